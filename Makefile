@@ -1,0 +1,52 @@
+# Every target makes its own environment first: Python >= 3.11 and make are all it takes.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help env demo test check docs bench lock clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(READY) ## Make the environment in .venv
+
+# uv if it is there, else venv and pip; both install only what the lock's hashes allow.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Shorthold needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+demo: $(READY) ## Tell the whole story on embedded servers, checking itself at every step
+	@$(BIN)/shorthold demo
+
+test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(READY) ## Run the gates: ruff, basedpyright strict, import contracts, docs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+
+bench: $(READY) ## Measure a grant against the bare server, in one run (not a test)
+	@$(BIN)/python -m benchmarks.grant
+
+lock: ## Renew requirements.lock (needs uv)
+	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \
+	  --no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
+
+clean: ## Remove the environment and caches; .shorthold/ is yours: `shorthold dev down --destroy`
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

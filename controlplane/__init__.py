@@ -1,0 +1,3 @@
+"""Shorthold: access that is let to one task, and provably gone afterwards."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Real servers on loopback for development, the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Who may vouch for a workload, one file per kind of issuer."""

@@ -1,0 +1,1 @@
+"""Signing keys on disk, and what the world may know of them."""

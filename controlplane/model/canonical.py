@@ -1,0 +1,16 @@
+"""JSON as a type, and the one way it is written where bytes matter."""
+
+import json
+from collections.abc import Mapping
+from typing import TypeAlias
+
+JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
+JsonObject = Mapping[str, JsonValue]
+
+
+def canonical(value: JsonValue | JsonObject) -> bytes:
+    """`value` as UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes.
+
+    Raises: ValueError: a float that JSON does not know (NaN, infinity).
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

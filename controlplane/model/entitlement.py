@@ -1,0 +1,227 @@
+"""The entitlement: a reviewed document saying what may be granted, to whom, when, how narrowly, how long.
+
+The pydantic document *is* the noun: the YAML in `roles/` is the domain. What a scope can say depends on its
+engine, so each engine brings its own `Scope`; the set of engines comes in through the validation context.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from controlplane.model.duration import Duration
+from controlplane.model.identity import VerifiedClaims
+from controlplane.model.matching import equals, globs
+
+MAX_TTL = timedelta(hours=8)
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,47}$")]
+ScopeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
+Intent = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,63}$")]
+# No control, format or surrogate characters: these strings reach logs, terminals and Vault's metadata.
+Text = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=300,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+$",
+    ),
+]
+Mount = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+
+class Document(BaseModel):
+    """What every part of an entitlement is: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Risk(StrEnum):
+    """The risk tier; ceilings and defaults come from `roles/tiers.toml`."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class Delivery(StrEnum):
+    """How the credential reaches the agent: wrapped once (default), or inline in the answer."""
+
+    WRAPPED = "wrapped"
+    INLINE = "inline"
+
+
+class Revocability(StrEnum):
+    """What ending the credential can mean at its kind of target."""
+
+    PROVABLE = "provable"  # the target can be asked, and says that it is gone
+    RECALLABLE = "recallable"  # Vault takes it back, but the target cannot be asked
+    EXPIRING = "expiring"  # it can only run out
+
+
+class Glob(Document):
+    """A pattern, only ever by name: `{glob: "repo:acme/*"}`. `*` never crosses ':' or '/'."""
+
+    glob: Text
+
+    @field_validator("glob")
+    @classmethod
+    def _anchored(cls, pattern: str) -> str:
+        if not pattern.strip("*:/"):
+            raise ValueError("a glob needs literal text: this one would match anybody")
+        return pattern
+
+
+Match = Text | Glob
+
+
+def matches(expected: Match, value: str) -> bool:
+    """Whether `value` is what `expected` names: exactly, or by its glob."""
+    return globs(expected.glob, value) if isinstance(expected, Glob) else equals(expected, value)
+
+
+class Eligibility(Document):
+    """One kind of workload that may ever ask; all of its conditions must hold."""
+
+    issuer: Name
+    subject: Match
+    claims: dict[Text, Match] = {}
+
+    def admits(self, who: VerifiedClaims) -> bool:
+        """Whether `who` is such a workload. A claim that is missing or is not a string never matches."""
+        return (
+            who.issuer == self.issuer
+            and matches(self.subject, who.subject)
+            and all(
+                isinstance(value := who.claim(path), str) and matches(expected, value)
+                for path, expected in self.claims.items()
+            )
+        )
+
+
+class MaxActive(Document):
+    """How many grants may be open at once."""
+
+    per_subject: int | None = Field(default=None, ge=1)
+    total: int | None = Field(default=None, ge=1)
+
+
+class MaxRequests(Document):
+    """How many requests are accepted in a while: `30/h`."""
+
+    per_subject: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}/[smh]$")]
+
+
+class Context(Document):
+    """Whether it is right now: all that is named must hold."""
+
+    windows: tuple[Text, ...] = ()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    environments: tuple[Name, ...] = ()
+    max_active: MaxActive | None = None
+    max_requests: MaxRequests | None = None
+
+
+class Scope(Document):
+    """What exactly one credential can do. Each engine extends this with its own fields."""
+
+    name: ScopeName
+    engine: str
+
+
+def _by_engine(raw: object, info: ValidationInfo) -> object:
+    """Let the named engine read its own fields."""
+    if not isinstance(raw, dict):
+        return raw
+    context = cast("Mapping[str, Mapping[str, type[Scope]]]", info.context or {})
+    engines = context.get("engines", {})
+    fields = cast("dict[str, Any]", raw)
+    engine = fields.get("engine")
+    if not isinstance(engine, str) or engine not in engines:
+        known = ", ".join(sorted(engines)) or "none"
+        raise ValueError(f"engine must be one of: {known}")
+    return engines[engine].model_validate(fields, context=info.context)
+
+
+class TtlRange(Document):
+    """How long a grant lives: what it gets unasked, and the ceiling."""
+
+    default: Duration
+    max: Duration = Field(le=MAX_TTL)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TtlRange":
+        if self.default > self.max:
+            raise ValueError("ttl.default must not be longer than ttl.max")
+        return self
+
+
+class Approval(Document):
+    """Who must agree, how many of them, and within what time."""
+
+    quorum: int = Field(ge=1, le=10)
+    from_: tuple[Text, ...] = Field(alias="from", min_length=1)
+    within: Duration = timedelta(minutes=30)
+
+
+class Exemption(Document):
+    """A lint rule that this entitlement may break: owned, reasoned and dated."""
+
+    rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]+$")]
+    owner: Text
+    reason: Text
+    expires: date
+
+
+class Entitlement(Document):
+    """One file of `roles/`. It gives nothing by itself.
+
+    Validate with `context={"engines": {name: scope model}}`; an engine that is not in there is refused.
+    """
+
+    entitlement: Name
+    owner: Text
+    purpose: Text
+    intents: tuple[Intent, ...] = Field(min_length=1)
+    risk: Risk
+    sensitivity: Name | None = None
+    labels: dict[Name, Text] = {}
+    eligibility: tuple[Eligibility, ...] = Field(min_length=1)
+    context: Context = Context()
+    scopes: tuple[SerializeAsAny[Annotated[Scope, BeforeValidator(_by_engine)]], ...] = Field(min_length=1)
+    ttl: TtlRange
+    heartbeat: Duration | None = None
+    approval: Approval | None = None
+    delivery: Delivery = Delivery.WRAPPED
+    exceptions: tuple[Exemption, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The entitlement's name, which is also its file's."""
+        return self.entitlement
+
+    @field_validator("scopes")
+    @classmethod
+    def _distinct(cls, scopes: tuple[Scope, ...]) -> tuple[Scope, ...]:
+        if len({scope.name for scope in scopes}) < len(scopes):
+            raise ValueError("every scope needs a name of its own")
+        return scopes
+
+    @field_validator("intents")
+    @classmethod
+    def _intents_distinct(cls, intents: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(intents)) < len(intents):
+            raise ValueError("an intent is named twice")
+        return intents

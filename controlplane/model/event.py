@@ -1,0 +1,56 @@
+"""The audit event: a fact in the past tense, committed with the change it tells of."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from controlplane.model.canonical import JsonObject
+
+
+class Kind(StrEnum):
+    """What can have happened: noun and past participle."""
+
+    TOKEN_REJECTED = "token.rejected"
+    GRANT_REFUSED = "grant.refused"  # decided against at request: no grant was made
+    GRANT_REQUESTED = "grant.requested"  # it waits for approval
+    GRANT_DENIED = "grant.denied"
+    GRANT_APPROVED = "grant.approved"
+    GRANT_LAPSED = "grant.lapsed"
+    GRANT_ALLOWED = "grant.allowed"  # every decision said yes; issuing begins
+    TASK_TOKEN_ISSUED = "task_token.issued"
+    LEASE_ISSUED = "lease.issued"
+    GRANT_ISSUED = "grant.issued"
+    GRANT_ENDED = "grant.ended"  # revoking begins
+    LEASE_REVOKED = "lease.revoked"
+    GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
+    GRANT_HEALED = "grant.healed"
+    GRANT_REVOKED = "grant.revoked"  # proved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One fact. `grant` is None where the fact is not about a grant; `body` never holds a secret."""
+
+    id: str
+    at: datetime
+    kind: Kind
+    grant: str | None
+    body: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An event in its place in the chain: `seq` counts from 1, `mac` covers the event and the link before it."""
+
+    seq: int
+    event: Event
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How long the chain is and what its last link says, sealed, so that a cut-off tail is found."""
+
+    seq: int
+    mac: str
+    seal: str

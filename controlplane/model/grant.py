@@ -1,0 +1,129 @@
+"""The grant: one entitlement held by one subject for one task, with a state and an end."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NewType, Self
+
+from controlplane.model.errors import IllegalTransitionError
+from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.lease import Accessor, Receipt
+
+GrantId = NewType("GrantId", str)
+TaskId = NewType("TaskId", str)
+Revision = NewType("Revision", str)
+
+
+class State(StrEnum):
+    """`-ing` is what we decided, `-ed` is what is so."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    LAPSED = "lapsed"
+    ISSUING = "issuing"
+    ACTIVE = "active"
+    REVOKING = "revoking"
+    IRREVOCABLE = "irrevocable"
+    REVOKED = "revoked"
+
+
+class Step(StrEnum):
+    """What moves a grant on."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    LAPSE = "lapse"
+    ISSUE = "issue"
+    DELIVER = "deliver"
+    END = "end"
+    CONFIRM_GONE = "confirm-gone"
+    STRAND = "strand"
+    HEAL = "heal"
+
+
+TRANSITIONS: dict[tuple[State, Step], State] = {
+    (State.PENDING, Step.APPROVE): State.APPROVED,
+    (State.PENDING, Step.DENY): State.DENIED,
+    (State.PENDING, Step.LAPSE): State.LAPSED,
+    (State.APPROVED, Step.ISSUE): State.ISSUING,
+    (State.APPROVED, Step.LAPSE): State.LAPSED,
+    (State.ISSUING, Step.DELIVER): State.ACTIVE,
+    (State.ISSUING, Step.END): State.REVOKING,
+    (State.ACTIVE, Step.END): State.REVOKING,
+    (State.REVOKING, Step.CONFIRM_GONE): State.REVOKED,
+    (State.REVOKING, Step.STRAND): State.IRREVOCABLE,
+    (State.IRREVOCABLE, Step.HEAL): State.REVOKING,
+}
+INITIAL = frozenset({State.PENDING, State.ISSUING})
+"""Where a grant may begin: waiting for people, or at once where nobody has to agree."""
+TERMINAL = frozenset(State) - {before for before, _ in TRANSITIONS}
+"""Tombstones: kept and immutable, so that an id is never used twice."""
+
+
+class Why(StrEnum):
+    """Why a grant ends."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    UNCLAIMED = "unclaimed"  # nobody opened the wrapping token in time
+    INTERRUPTED = "interrupted"  # issuing did not come to its end; what it made is unknown
+    REFUSED = "refused"  # Vault said no to the login: nothing was made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A grant as it was last saved. Instants are aware UTC.
+
+    `revision` names the entitlement's compiled content; `due_at` is when the worker looks at it next (None:
+    never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
+    everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
+    """
+
+    id: GrantId
+    state: State
+    version: int = 1
+    entitlement: str
+    revision: Revision
+    issuer: IssuerName
+    subject: str
+    workload: WorkloadId
+    task: TaskId
+    intent: str
+    reason: str
+    ttl: timedelta
+    idempotency_key: str | None = None
+    request_digest: str
+    requested_at: datetime
+    expires_at: datetime
+    due_at: datetime | None
+    settles_at: datetime | None = None
+    accessor: Accessor | None = None
+    wrap_accessor: Accessor | None = None
+    issued_at: datetime | None = None
+    why: Why | None = None
+    revoking_at: datetime | None = None
+    revoked_at: datetime | None = None
+    receipt: Receipt | None = None
+    attempts: int = 0
+    failing: str | None = None
+
+    def after(self, step: Step, **changes: Any) -> Self:
+        """The grant one step on, with `changes` made.
+
+        Raises: IllegalTransitionError: no such step leads out of this state; nothing has happened.
+        """
+        state = TRANSITIONS.get((self.state, step))
+        if state is None:
+            raise IllegalTransitionError(f"grant {self.id} is {self.state}: it cannot {step}")
+        return replace(self, state=state, version=self.version + 1, **changes)
+
+    def but(self, **changes: Any) -> Self:
+        """The same grant in the same state with `changes` made."""
+        return replace(self, version=self.version + 1, **changes)
+
+    @property
+    def open(self) -> bool:
+        """Whether a credential of this grant exists or may exist."""
+        return self.state in {State.ISSUING, State.ACTIVE, State.REVOKING, State.IRREVOCABLE}

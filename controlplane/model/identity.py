@@ -1,0 +1,54 @@
+"""Who asks: a workload, as its issuer vouched for it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType
+
+from controlplane.model.canonical import JsonValue
+
+IssuerName = NewType("IssuerName", str)
+WorkloadId = NewType("WorkloadId", str)
+
+
+def workload_id(issuer: IssuerName, subject: str) -> WorkloadId:
+    """Our stable id for a workload: `wl_` and 32 hex digits, safe wherever Vault puts it.
+
+    A subject chosen by others never reaches Vault's `user_claim`: `'";--'` once reached `CREATE ROLE`.
+    """
+    digest = hashlib.sha256(f"{issuer}\x00{subject}".encode()).hexdigest()
+    return WorkloadId(f"wl_{digest[:32]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedClaims:
+    """What a token proved. Only `issuers/` makes these; holding one means that every check has passed.
+
+    `issuer` is the configured name, not the URL; `subject` is `sub` (RFC 7519 4.1.2); `claims` are all claims.
+    """
+
+    issuer: IssuerName
+    subject: str
+    claims: Mapping[str, JsonValue]
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def workload(self) -> WorkloadId:
+        """The stable id of issuer and subject together."""
+        return workload_id(self.issuer, self.subject)
+
+    def claim(self, path: str) -> JsonValue:
+        """The claim at `path`, `None` where there is none; `/` descends: `kubernetes.io/namespace`.
+
+        A top-level claim whose own name contains `/` wins over the descent.
+        """
+        if path in self.claims:
+            return self.claims[path]
+        value: JsonValue = dict(self.claims)
+        for part in path.split("/"):
+            if not isinstance(value, dict) or part not in value:
+                return None
+            value = value[part]
+        return value

@@ -1,0 +1,142 @@
+"""Vault's handles, and the lease: Vault's record of one issued credential. Never the credential itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NewType
+
+from controlplane.model.canonical import JsonObject
+from controlplane.model.secret import Secret
+
+Accessor = NewType("Accessor", str)
+LeaseId = NewType("LeaseId", str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a credential opens a door: `kind` names the prober (`postgresql`), `name` the configured target."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One issued credential as the store knows it.
+
+    `path` is the Vault path it was read from; `principal` is what the target calls its holder (user name,
+    serial number): enough to ask the target, useless to log in with.
+    """
+
+    id: LeaseId
+    scope: str
+    engine: str
+    path: str
+    target: Target
+    principal: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request to Vault that makes a credential: `PUT path` with `body`, or `GET path` where body is None."""
+
+    path: str
+    body: JsonObject | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What actually opens a door, in memory only: `fields` go to the agent, `principal` to the store."""
+
+    lease: LeaseId
+    lease_ttl: timedelta
+    principal: str
+    fields: Mapping[str, Secret]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer of Vault that carries a lease; every value of `data` that is text counts as secret."""
+
+    lease: LeaseId
+    lease_ttl: timedelta
+    data: Mapping[str, Secret | int | bool | list[Secret] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFacts:
+    """What Vault says of a token by its accessor (OpenBao docs, api/auth/token, "Lookup a token (accessor)")."""
+
+    accessor: Accessor
+    kind: str
+    orphan: bool
+    policies: frozenset[str]
+    ttl: timedelta
+    explicit_max_ttl: timedelta
+    period: timedelta
+    num_uses: int
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskToken:
+    """The Vault token a task logged in to; all its leases hang from it. It is never handed out."""
+
+    token: Secret
+    accessor: Accessor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapped:
+    """A wrapping token: whoever opens it first, once, within `ttl`, gets the credentials."""
+
+    token: Secret
+    accessor: Accessor
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFacts:
+    """What Vault says of a lease. A `ttl` of zero or less is a lease whose revocation has not succeeded."""
+
+    id: LeaseId
+    issued_at: datetime
+    ttl: timedelta
+    revoke_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a target answered: `gone` only if it says so itself; `detail` says what was asked and seen."""
+
+    gone: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end of one lease: how Vault let go of it, and what the target says.
+
+    `verified` is the target's word; where a target cannot be asked it is False and `evidence` says so.
+    """
+
+    lease: LeaseId
+    principal: str
+    method: str
+    at: datetime
+    verified: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The proof of a grant's end: one entry per lease."""
+
+    ended: tuple[Ended, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether every target said itself that its credential is gone."""
+        return all(entry.verified for entry in self.ended)

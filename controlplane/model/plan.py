@@ -1,0 +1,111 @@
+"""What entitlements mean in Vault, and what would have to change there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from controlplane.model.canonical import JsonObject
+from controlplane.model.entitlement import Entitlement
+from controlplane.model.grant import Revision
+
+MAX_PREFIX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where our objects live in one Vault: settings, so that several control planes can share a server.
+
+    `mounts` maps an engine's word to the mount its roles go to; `audience` is `aud` of every task JWT.
+    """
+
+    prefix: str = "sh"
+    auth_mount: str = "shorthold"
+    audience: str = "shorthold-tasks"
+    mounts: Mapping[str, str]
+    wrap_ttl: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """The content-named objects of one revision of one entitlement: `sh-<entitlement>-<revision>[-<scope>]`."""
+
+    layout: Layout
+    entitlement: str
+    revision: Revision
+
+    @property
+    def base(self) -> str:
+        """The name of its JWT role and of its ACL policy."""
+        return f"{self.layout.prefix}-{self.entitlement}-{self.revision}"
+
+    def scope(self, name: str) -> str:
+        """The name of the secret-engine role of one scope."""
+        return f"{self.base}-{name}"
+
+
+class ObjectKind(StrEnum):
+    """Kinds of objects that sync writes, in the order in which they must exist."""
+
+    SECRET_ROLE = "secret-role"
+    POLICY = "policy"
+    JWT_ROLE = "jwt-role"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultObject:
+    """One object as it should stand at `path`; `data` is in the form in which Vault reads it back."""
+
+    kind: ObjectKind
+    path: str
+    entitlement: str
+    data: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """One entitlement as Vault objects; `objects` are in the order in which they are written."""
+
+    entitlement: Entitlement
+    naming: Naming
+    objects: tuple[VaultObject, ...]
+
+    @property
+    def revision(self) -> Revision:
+        """Eight hex digits of the compiled content."""
+        return self.naming.revision
+
+
+class Action(StrEnum):
+    """What a change does."""
+
+    CREATE = "create"
+    REPAIR = "repair"  # drift: our name, other content
+    RETIRE = "retire"  # ours, no longer wanted, nothing hangs from it
+    DRAIN = "drain"  # ours, no longer wanted, leases still hang from it: kept until they are gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change. `before` is what stands there now, `after` what will; None where there is nothing."""
+
+    action: Action
+    kind: ObjectKind
+    path: str
+    entitlement: str
+    before: JsonObject | None
+    after: JsonObject | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All changes, in the order of their doing; `digest` binds an apply to what was shown."""
+
+    changes: tuple[Change, ...]
+    digest: str
+
+    @property
+    def empty(self) -> bool:
+        """Whether an apply would do nothing: what only drains waits for its leases."""
+        return all(change.action is Action.DRAIN for change in self.changes)

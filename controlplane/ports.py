@@ -1,0 +1,321 @@
+"""The sockets: what the verbs need of the world, in our words. Every adapter and every fake fits one of these."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from controlplane.model.canonical import JsonObject, JsonValue
+from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.grant import Grant, GrantId, State, TaskId
+from controlplane.model.identity import VerifiedClaims, WorkloadId
+from controlplane.model.lease import (
+    Accessor,
+    Ask,
+    Credential,
+    Evidence,
+    Lease,
+    LeaseFacts,
+    LeaseId,
+    Response,
+    Target,
+    TaskToken,
+    TokenFacts,
+    Wrapped,
+)
+from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.secret import Secret
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def now(self) -> datetime:
+        """The instant, aware UTC."""
+        ...
+
+
+class Ids(Protocol):
+    """Names that nobody can guess and nobody used before."""
+
+    def new(self, prefix: str) -> str:
+        """`prefix`, `_` and 24 characters `[a-z2-7]` of randomness (120 bits)."""
+        ...
+
+
+class Issuers(Protocol):
+    """The parties whose tokens are believed."""
+
+    def verify(self, token: Secret) -> VerifiedClaims:
+        """Check signature, issuer, audience, times and required claims of a compact JWS.
+
+        Raises: NotAuthenticatedError: whatever failed; `detail` is for the audit log, never for the caller.
+        Source: RFC 7519 7.2, RFC 8725 (best current practices).
+        """
+        ...
+
+
+class Entitlements(Protocol):
+    """The reviewed entitlements as they stand now, compiled. A file with an error is not among them."""
+
+    def get(self, name: str) -> Compiled | None:
+        """The entitlement of that name, None where there is none or its file is broken."""
+        ...
+
+    def all(self) -> Sequence[Compiled]:
+        """Every sound entitlement, by name."""
+        ...
+
+
+class Engine(Protocol):
+    """One kind of target as data and pure functions. Adding a file to `engines/` adds an engine."""
+
+    @property
+    def word(self) -> str:
+        """What the YAML says: `engine: <word>`; also the file's name."""
+        ...
+
+    @property
+    def scope_model(self) -> type[Scope]:
+        """The pydantic model of its scopes."""
+        ...
+
+    @property
+    def revocability(self) -> Revocability:
+        """What ending one of its credentials can mean."""
+        ...
+
+    def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
+        """The secret-engine roles for one scope, in the form in which Vault reads them back."""
+        ...
+
+    def capabilities(self, scope: Scope, naming: Naming) -> Mapping[str, Sequence[str]]:
+        """Exact Vault paths and capabilities that a task token needs for one scope; no wildcards."""
+        ...
+
+    def ask(self, scope: Scope, naming: Naming, *, ttl: timedelta) -> Ask:
+        """The request that makes one credential."""
+        ...
+
+    def receive(self, scope: Scope, response: Response) -> Credential:
+        """The credential out of Vault's answer.
+
+        Raises: ValueError: the answer lacks what this engine always gives; the lease must be revoked.
+        """
+        ...
+
+    def target(self, scope: Scope) -> Target:
+        """Whom to ask whether a credential is gone."""
+        ...
+
+    def reach(self, scope: Scope) -> Sequence[str]:
+        """What the scope can touch, one plain sentence each: the blast radius."""
+        ...
+
+
+class Transaction(Protocol):
+    """Changes and their events, committed together or not at all."""
+
+    def add(self, grant: Grant, *events: Event) -> None:
+        """Save a new grant. Raises: LostRaceError: its id or idempotency key was used before."""
+        ...
+
+    def save(self, grant: Grant, *events: Event) -> None:
+        """Save the next version of a grant (compare-and-set on `version - 1`).
+
+        Raises: LostRaceError: somebody else saved that version first; the transaction is void.
+        """
+        ...
+
+    def add_leases(self, grant: GrantId, leases: Iterable[Lease], *events: Event) -> None:
+        """Save leases of a grant. Repeating it with the same lease changes nothing."""
+        ...
+
+    def append(self, *events: Event) -> None:
+        """Append events that are about no change of a grant."""
+        ...
+
+
+class Store(Protocol):
+    """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """One atomic unit; durable (fsync) when the block has ended without an exception."""
+        ...
+
+    def grant(self, id: GrantId) -> Grant | None:
+        """The grant of that id."""
+        ...
+
+    def asked_before(self, workload: WorkloadId, key: str) -> Grant | None:
+        """The grant that this workload asked for with this idempotency key."""
+        ...
+
+    def grants(
+        self,
+        *,
+        workload: WorkloadId | None = None,
+        task: TaskId | None = None,
+        entitlement: str | None = None,
+        states: Iterable[State] = (),
+        before: GrantId | None = None,
+        limit: int = 100,
+    ) -> Sequence[Grant]:
+        """A page of grants, newest first; `before` is the last id of the page before."""
+        ...
+
+    def leases(self, grant: GrantId) -> Sequence[Lease]:
+        """The leases of a grant, in the order of their issue."""
+        ...
+
+    def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
+        """Those among `ids` that some grant holds."""
+        ...
+
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+        """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`.
+
+        Two callers never get the same grant while its hold lasts; a hold that runs out is taken over.
+        """
+        ...
+
+    def release(self, grant: GrantId) -> None:
+        """Give up a hold early. Repeating it, or a hold that ran out, changes nothing."""
+        ...
+
+    def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
+        """Links of the audit chain with `seq` greater than `after`, in order."""
+        ...
+
+    def head(self) -> Head | None:
+        """The sealed head of the chain; None before the first event."""
+        ...
+
+
+class Signer(Protocol):
+    """The key that issuing power hangs on."""
+
+    def sign(self, claims: JsonObject) -> Secret:
+        """A compact JWS (ES256) of `claims`, with our `kid`. Source: RFC 7515, RFC 7518 3.4."""
+        ...
+
+
+class Logins(Protocol):
+    """Vault as the place where a task logs in. Source: OpenBao docs, api/auth/jwt."""
+
+    def login(self, role: str, assertion: Secret) -> TaskToken:
+        """Log in with a task JWT. Never repeated by us: each login that arrives makes a token.
+
+        Raises:
+            NotSyncedError: Vault has no such role: nothing was made.
+            VaultRefusedError: Vault said no (4xx): nothing was made.
+            VaultUnavailableError: 5xx, timeout, broken answer: a token may exist.
+        """
+        ...
+
+    def facts(self, accessor: Accessor) -> TokenFacts | None:
+        """What Vault knows of a token, None where the accessor is unknown. Raises: VaultUnavailableError."""
+        ...
+
+    def accessors_of(self, grant: GrantId) -> Sequence[Accessor]:
+        """Accessors of our task tokens whose metadata names this grant. Reads every accessor: for repair only."""
+        ...
+
+    def read(self, token: Secret, ask: Ask) -> Response:
+        """Make one credential. Raises: VaultRefusedError; VaultUnavailableError: a lease may exist."""
+        ...
+
+    def wrap(self, token: Secret, payload: Mapping[str, Mapping[str, Secret]], ttl: timedelta) -> Wrapped:
+        """Wrap `payload` for one unwrapping. Source: OpenBao docs, api/system/wrapping-wrap."""
+        ...
+
+
+class Answer(StrEnum):
+    """What Vault's answer to a token revocation means; never that anything is gone (docs/vault-facts)."""
+
+    REQUESTED = "requested"  # 204: it will try
+    UNKNOWN_TOKEN = "unknown-token"  # 200 with a warning: gone, or never was
+    ZOMBIE = "zombie"  # 400 "token not found": the token is lost, its leases may live for ever
+
+
+class Leases(Protocol):
+    """Vault as the keeper of leases.
+
+    Every method raises VaultUnavailableError when the outcome is unknown, VaultRefusedError on 403 and 404.
+    Source: OpenBao docs, concepts/lease, api/system/leases.
+    """
+
+    def revoke_token(self, accessor: Accessor) -> Answer:
+        """Ask Vault to revoke a token and all its leases. Idempotent; it works later than it answers."""
+        ...
+
+    def renew(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
+        """Let the token and its leases end `ttl` from now, sooner or later than before, never past their maximum."""
+        ...
+
+    def facts(self, lease: LeaseId) -> LeaseFacts | None:
+        """What Vault knows of a lease, None once its record is gone."""
+        ...
+
+    def revoke(self, lease: LeaseId) -> None:
+        """Revoke one lease and wait for it. Idempotent.
+
+        Raises: VaultRefusedError: the target resisted; `detail` says why, without secrets.
+        """
+        ...
+
+    def under(self, path: str) -> Sequence[LeaseId]:
+        """Every lease that hangs from credentials read at `path`."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks one kind of target whether a credential is gone, through a login that can see and not touch."""
+
+    def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
+        """Whether `principal` is gone: it exists no more and no session of it is open.
+
+        Raises: TargetUnavailableError: no answer; that never counts as gone.
+        """
+        ...
+
+
+class Roles(Protocol):
+    """Vault's configuration, as sync sees it: only objects under our prefix, ever."""
+
+    def read(self, layout: Layout) -> Mapping[str, VaultObject]:
+        """All objects of ours by path, in the form in which `compile` writes them."""
+        ...
+
+    def write(self, item: VaultObject) -> None:
+        """Write one object. Repeating it changes nothing.
+
+        Raises: VaultRefusedError, VaultUnavailableError.
+        """
+        ...
+
+    def delete(self, item: VaultObject) -> None:
+        """Delete one object; one that is not there is fine."""
+        ...
+
+    def leases_under(self, item: VaultObject) -> int:
+        """How many leases hang from a secret role; 0 for other kinds."""
+        ...
+
+
+class Recorder(Protocol):
+    """Makes audit events."""
+
+    def __call__(self, kind: Kind, grant: GrantId | None = None, /, **body: JsonValue) -> Event:
+        """An event of now, with a new id."""
+        ...
+
+
+class Wake(Protocol):
+    """Tells the worker that something is due now, so that it need not wait for its next tick."""
+
+    def __call__(self) -> None:
+        """Wake it. Losing a call costs time only: the next tick finds what is due."""
+        ...

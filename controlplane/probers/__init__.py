@@ -1,0 +1,1 @@
+"""Ask a target whether a credential still works, one file per kind of target."""

@@ -1,0 +1,1 @@
+"""What agents import; depends on the nouns only."""

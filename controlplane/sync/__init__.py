@@ -1,0 +1,1 @@
+"""Verbs on Vault's configuration, one file each."""

@@ -1,0 +1,1 @@
+"""Fakes that are products: each is proved against the real thing by a contract suite."""

@@ -1,0 +1,1 @@
+"""Vault or OpenBao: the only importer of hvac."""

@@ -1,0 +1,1 @@
+"""What is due: claims over the store, ticked by APScheduler."""
