@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from typing import TypeAlias
 
-JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
+from pydantic import JsonValue
+
 JsonObject = Mapping[str, JsonValue]
 
 
@@ -14,3 +14,6 @@ def canonical(value: JsonValue | JsonObject) -> bytes:
     Raises: ValueError: a float that JSON does not know (NaN, infinity).
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+__all__ = ["JsonObject", "JsonValue", "canonical"]

@@ -36,7 +36,7 @@ Text = Annotated[
     Field(
         min_length=1,
         max_length=300,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+$",
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$",
     ),
 ]
 Mount = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
