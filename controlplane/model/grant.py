@@ -76,7 +76,8 @@ class Why(StrEnum):
 class Grant:
     """A grant as it was last saved. Instants are aware UTC.
 
-    `revision` names the entitlement's compiled content; `due_at` is when the worker looks at it next (None:
+    `revision` names the entitlement's compiled content, `paths` are the Vault paths its credentials are read
+    from; `due_at` is when the worker looks at it next (None:
     never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
     everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
     """
@@ -95,6 +96,7 @@ class Grant:
     ttl: timedelta
     idempotency_key: str | None = None
     request_digest: str
+    paths: tuple[str, ...] = ()
     requested_at: datetime
     expires_at: datetime
     due_at: datetime | None

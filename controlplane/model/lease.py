@@ -106,6 +106,11 @@ class LeaseFacts:
     ttl: timedelta
     revoke_error: str | None
 
+    @property
+    def irrevocable(self) -> bool:
+        """Whether Vault has given it up after six tries. Source: OpenBao `vault/expiration.go`, "out of retries"."""
+        return self.revoke_error is not None and "out of retries" in self.revoke_error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -1,0 +1,55 @@
+"""End a grant whose task is over: save that it ends, and let the worker make it so and prove it."""
+
+from dataclasses import dataclass
+
+from controlplane.model.errors import LostRaceError, NotFoundError
+from controlplane.model.event import Kind
+from controlplane.model.grant import Grant, GrantId, State, Step, Why
+from controlplane.model.identity import VerifiedClaims
+from controlplane.ports import Clock, Recorder, Store, Wake
+
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishGrant:
+    """From wherever the grant stands towards `REVOKED`; what only waited for approval lapses."""
+
+    clock: Clock
+    record: Recorder
+    store: Store
+    wake: Wake
+
+    def __call__(self, who: VerifiedClaims, id: GrantId, why: Why) -> Grant:
+        """The grant as it stands after the wish to end it is on disk. Repeating it changes nothing.
+
+        Raises:
+            NotFoundError: no such grant of this workload.
+            LostRaceError: it keeps moving; ask again.
+        """
+        for left in reversed(range(_TRIES)):
+            grant = self.store.grant(id)
+            if grant is None or grant.workload != who.workload:
+                raise NotFoundError(f"there is no grant {id} of this workload")
+            try:
+                return self._end(grant, why)
+            except LostRaceError:
+                if not left:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _end(self, grant: Grant, why: Why) -> Grant:
+        now = self.clock.now()
+        match grant.state:
+            case State.PENDING | State.APPROVED:
+                ended = grant.after(Step.LAPSE, why=why, due_at=None)
+                kind = Kind.GRANT_LAPSED
+            case State.ISSUING | State.ACTIVE:
+                ended = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
+                kind = Kind.GRANT_ENDED
+            case State.REVOKING | State.IRREVOCABLE | State.REVOKED | State.DENIED | State.LAPSED:
+                return grant
+        with self.store.transaction() as tx:
+            tx.save(ended, self.record(kind, grant.id, why=why))
+        self.wake()
+        return ended

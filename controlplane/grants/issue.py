@@ -1,0 +1,226 @@
+"""Issue a grant: log in as the task, read its credentials, hand them over wrapped.
+
+The intent is on disk before the first side effect (`ISSUING` was committed by the caller), the accessor is on
+disk before any credential is read, and every unknown outcome counts as "it happened": the grant id is burnt
+and the worker cleans up by the token's metadata. Nothing here is ever tried twice.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from controlplane.model.canonical import JsonObject
+from controlplane.model.decision import Reason
+from controlplane.model.entitlement import Delivery
+from controlplane.model.errors import (
+    ControlPlaneError,
+    NotSyncedError,
+    UnexpectedTokenError,
+    VaultRefusedError,
+)
+from controlplane.model.event import Kind
+from controlplane.model.grant import Grant, Step, Why
+from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts
+from controlplane.model.plan import Compiled, Layout
+from controlplane.model.secret import Secret
+from controlplane.ports import Clock, Engine, Leases, Logins, Recorder, Signer, Store, Wake
+
+ASSERTION_LIFETIME = timedelta(seconds=15)
+"""How long a task JWT is good for. Vault takes the same JWT twice, so it never leaves this process."""
+
+CLAIM_CHECK = timedelta(seconds=3)
+"""How long before its end a wrapping token is looked at: once it has run out, nobody can tell any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What the caller gets. Exactly one of `wrapping_token` and `credentials` is there for a new grant."""
+
+    grant: Grant
+    leases: tuple[Lease, ...]
+    reasons: tuple[Reason, ...]
+    wrapping_token: Secret | None = None
+    credentials: Mapping[str, Mapping[str, Secret]] = field(default_factory=dict[str, Mapping[str, Secret]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueGrant:
+    """From `ISSUING` to `ACTIVE`, or to `REVOKING`."""
+
+    clock: Clock
+    record: Recorder
+    store: Store
+    signer: Signer
+    logins: Logins
+    leases: Leases
+    engines: Mapping[str, Engine]
+    layout: Layout
+    wake: Wake
+
+    def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...]) -> Delivered:
+        """Issue what was decided.
+
+        Raises:
+            NotSyncedError, VaultRefusedError: Vault said no; what it made before that is being revoked.
+            VaultUnavailableError: something may have been made; it is being revoked.
+            UnexpectedTokenError: Vault's role is not what we compiled; its token is being revoked.
+            LostRaceError: somebody ended the grant meanwhile; what was made is being revoked.
+        """
+        token: TaskToken | None = None
+        try:
+            token = self.logins.login(compiled.naming.base, self.signer.sign(self._assertion(grant)))
+            _check(self.logins.facts(token.accessor), grant, compiled)
+            grant = self._save_accessor(grant, token)
+            issued = self._read(grant, compiled, token)
+            self._fit(grant, compiled, token, issued)
+            return self._deliver(grant, compiled, token, issued, reasons)
+        except Exception as error:
+            self._burn(grant, token, error)
+            raise
+
+    def _assertion(self, grant: Grant) -> JsonObject:
+        now = int(self.clock.now().timestamp())
+        return {
+            "aud": self.layout.audience,
+            "sub": grant.workload,
+            "jti": grant.id,
+            "iat": now,
+            "nbf": now,
+            "exp": now + int(ASSERTION_LIFETIME.total_seconds()),
+            "workload": f"{grant.issuer} {grant.subject}",
+            **_metadata(grant),
+        }
+
+    def _save_accessor(self, grant: Grant, token: TaskToken) -> Grant:
+        known = grant.but(accessor=token.accessor)
+        with self.store.transaction() as tx:
+            tx.save(known, self.record(Kind.TASK_TOKEN_ISSUED, grant.id, accessor=token.accessor))
+        return known
+
+    def _read(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "_Issued":
+        issued: _Issued = []
+        for scope in compiled.entitlement.scopes:
+            engine = self.engines[scope.engine]
+            ask = engine.ask(scope, compiled.naming, ttl=grant.ttl)
+            credential = engine.receive(scope, self.logins.read(token.token, ask))
+            now = self.clock.now()
+            lease = Lease(
+                id=credential.lease,
+                scope=scope.name,
+                engine=scope.engine,
+                path=ask.path,
+                target=engine.target(scope),
+                principal=credential.principal,
+                issued_at=now,
+                expires_at=now + credential.lease_ttl,
+            )
+            told = {"lease": lease.id, "scope": scope.name, "path": lease.path, "principal": lease.principal}
+            with self.store.transaction() as tx:
+                tx.add_leases(grant.id, [lease], self.record(Kind.LEASE_ISSUED, grant.id, **told))
+            issued.append((lease, credential))
+        return issued
+
+    def _fit(self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued") -> None:
+        # Vault's roles know one default; a grant that asked for another span gets it at Vault and at the target.
+        others = [made.lease for _, made in issued if abs(made.lease_ttl - grant.ttl) > _ROUNDING]
+        if others or grant.ttl != compiled.entitlement.ttl.default:
+            self.leases.renew(token.accessor, others, grant.ttl)
+
+    def _deliver(
+        self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued", reasons: tuple[Reason, ...]
+    ) -> Delivered:
+        payload = {lease.scope: credential.fields for lease, credential in issued}
+        delivery = compiled.entitlement.delivery
+        wrapped = None
+        due_at = grant.expires_at
+        if delivery is Delivery.WRAPPED:
+            wrapped = self.logins.wrap(token.token, payload, min(self.layout.wrap_ttl, grant.ttl))
+            due_at = min(due_at, self.clock.now() + wrapped.ttl - CLAIM_CHECK)
+        active = grant.after(
+            Step.DELIVER,
+            issued_at=self.clock.now(),
+            due_at=due_at,
+            settles_at=None,
+            wrap_accessor=wrapped.accessor if wrapped else None,
+        )
+        told = {"delivery": str(delivery), "expires_at": grant.expires_at.isoformat()}
+        with self.store.transaction() as tx:
+            tx.save(active, self.record(Kind.GRANT_ISSUED, grant.id, **told))
+        return Delivered(
+            grant=active,
+            leases=tuple(lease for lease, _ in issued),
+            reasons=reasons,
+            wrapping_token=wrapped.token if wrapped else None,
+            credentials={} if wrapped else payload,
+        )
+
+    def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
+        """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
+        nothing_made = token is None and isinstance(error, NotSyncedError | VaultRefusedError)
+        why = Why.REFUSED if nothing_made else Why.INTERRUPTED
+        now = self.clock.now()
+        detail = error.detail if isinstance(error, ControlPlaneError) else type(error).__name__
+        ended = grant.after(
+            Step.END,
+            why=why,
+            revoking_at=now,
+            due_at=now,
+            accessor=token.accessor if token else None,
+            settles_at=None if nothing_made else grant.settles_at,
+            failing=detail,
+        )
+        try:
+            with self.store.transaction() as tx:
+                tx.save(ended, self.record(Kind.GRANT_ENDED, grant.id, why=why, detail=detail))
+        except ControlPlaneError:
+            # Somebody else ended it, or the store is gone. Either may not know the accessor, so use it now;
+            # the worker would find the token by its metadata, later.
+            if token is not None:
+                with contextlib.suppress(ControlPlaneError):
+                    self.leases.revoke_token(token.accessor)
+        self.wake()
+
+
+_Issued = list[tuple[Lease, Credential]]
+_ROUNDING = timedelta(seconds=2)
+
+
+def _metadata(grant: Grant) -> dict[str, str]:
+    """What Vault's own audit log shall know of the token; the JWT role copies these claims into its metadata."""
+    return {
+        "grant": grant.id,
+        "issuer": grant.issuer,
+        "subject": grant.subject,
+        "entitlement": grant.entitlement,
+        "revision": grant.revision,
+        "task": grant.task,
+        "intent": grant.intent,
+    }
+
+
+def _check(facts: TokenFacts | None, grant: Grant, compiled: Compiled) -> None:
+    """Whether the token is exactly as planned: somebody may have edited the role in Vault since `apply`.
+
+    Source: OpenBao docs, api/auth/token, "Lookup a token (accessor)"; docs/vault-facts.md on dangerous defaults.
+    """
+    expected = _metadata(grant)
+    wrong = (
+        ["it is not there"]
+        if facts is None
+        else [
+            name
+            for name, right in (
+                ("type", facts.kind == "service"),
+                ("policies", facts.policies == frozenset({compiled.naming.base})),
+                ("explicit_max_ttl", facts.explicit_max_ttl == compiled.entitlement.ttl.max),
+                ("ttl", timedelta(0) < facts.ttl <= compiled.entitlement.ttl.max),
+                ("period", not facts.period),
+                ("num_uses", facts.num_uses == 0),
+                ("metadata", all(facts.metadata.get(key) == value for key, value in expected.items())),
+            )
+            if not right
+        ]
+    )
+    if wrong:
+        raise UnexpectedTokenError(f"Vault's token is not as planned: {', '.join(wrong)}")

@@ -1,0 +1,69 @@
+"""Finish what nobody finished: look at one due grant and move it on."""
+
+from dataclasses import dataclass
+
+from controlplane.grants.revoke import RevokeGrant
+from controlplane.model.errors import LostRaceError
+from controlplane.model.event import Kind
+from controlplane.model.grant import Grant, State, Step, Why
+from controlplane.ports import Clock, Logins, Recorder, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapGrant:
+    """What is due decides what happens: a deadline is a row in the store, never a job in a scheduler."""
+
+    clock: Clock
+    record: Recorder
+    store: Store
+    logins: Logins
+    revoke: RevokeGrant
+
+    def __call__(self, grant: Grant) -> Grant:
+        """The grant after whatever was due. Losing a race to somebody else's move is fine: that move stands.
+
+        Raises: VaultUnavailableError, StoreUnavailableError: nothing was decided; it stays due.
+        """
+        try:
+            return self._reap(grant)
+        except LostRaceError:
+            return self.store.grant(grant.id) or grant
+
+    def _reap(self, grant: Grant) -> Grant:
+        match grant.state:
+            case State.PENDING | State.APPROVED:
+                lapsed = grant.after(Step.LAPSE, why=Why.EXPIRED, due_at=None)
+                with self.store.transaction() as tx:
+                    tx.save(lapsed, self.record(Kind.GRANT_LAPSED, grant.id, why=Why.EXPIRED))
+                return lapsed
+            case State.ISSUING:
+                return self.revoke(self._end(grant, Why.INTERRUPTED))
+            case State.ACTIVE:
+                return self._active(grant)
+            case State.REVOKING | State.IRREVOCABLE:
+                return self.revoke(grant)
+            case State.DENIED | State.LAPSED | State.REVOKED:
+                return grant
+
+    def _active(self, grant: Grant) -> Grant:
+        now = self.clock.now()
+        if now >= grant.expires_at:
+            return self.revoke(self._end(grant, Why.EXPIRED))
+        if grant.wrap_accessor is not None and self._unopened(grant):
+            return self.revoke(self._end(grant, Why.UNCLAIMED))
+        watched = grant.but(due_at=grant.expires_at, wrap_accessor=None)
+        with self.store.transaction() as tx:
+            tx.save(watched)
+        return watched
+
+    def _unopened(self, grant: Grant) -> bool:
+        # A wrapping token that is still there shortly before its end was opened by nobody. One that we look at
+        # too late is gone either way: then the grant runs to its own end.
+        return grant.wrap_accessor is not None and self.logins.facts(grant.wrap_accessor) is not None
+
+    def _end(self, grant: Grant, why: Why) -> Grant:
+        now = self.clock.now()
+        ending = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
+        with self.store.transaction() as tx:
+            tx.save(ending, self.record(Kind.GRANT_ENDED, grant.id, why=why))
+        return ending

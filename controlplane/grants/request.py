@@ -1,0 +1,117 @@
+"""Ask for a grant: decide, then issue at once or wait for people."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Never
+
+from controlplane.grants.decide import decide, granted_ttl
+from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.model.canonical import JsonValue
+from controlplane.model.decision import Allow, Deny, NeedsApproval, Reason
+from controlplane.model.errors import ConflictError, DeniedError, LostRaceError
+from controlplane.model.event import Kind
+from controlplane.model.grant import Grant, GrantId, State
+from controlplane.model.identity import VerifiedClaims
+from controlplane.model.plan import Compiled
+from controlplane.model.request import GrantRequest
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestGrant:
+    """From a wish to a grant. `issuing_within` bounds issuing; `settling` is when a late effect must show."""
+
+    clock: Clock
+    ids: Ids
+    record: Recorder
+    entitlements: Entitlements
+    engines: dict[str, Engine]
+    store: Store
+    issue: IssueGrant
+    issuing_within: timedelta
+    settling: timedelta
+
+    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None) -> Delivered:
+        """Decide on `asked`; with the same idempotency `key` again, only tell how that grant stands.
+
+        Raises:
+            DeniedError: a decision said no, with every reason.
+            ConflictError: the key was used for another request.
+            VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
+        """
+        if key is not None and (grant := self.store.asked_before(who.workload, key)):
+            return self._again(grant, asked)
+        compiled = self.entitlements.get(asked.entitlement)
+        decision = decide(compiled.entitlement if compiled else None, who, asked)
+        if compiled is None or isinstance(decision, Deny):
+            self._refuse(who, asked, decision.reasons)
+        grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
+        kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
+        told = _told(asked, who, decision.reasons)
+        try:
+            with self.store.transaction() as tx:
+                tx.add(grant, self.record(kind, grant.id, **told, revision=grant.revision))
+        except LostRaceError:
+            if key is not None and (twin := self.store.asked_before(who.workload, key)):
+                return self._again(twin, asked)
+            raise
+        if grant.state is State.PENDING:
+            return Delivered(grant=grant, leases=(), reasons=decision.reasons)
+        return self.issue(grant, compiled, decision.reasons)
+
+    def _grant(
+        self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled, *, state: State, key: str | None
+    ) -> Grant:
+        now = self.clock.now()
+        ttl = granted_ttl(compiled.entitlement, asked)
+        approval = compiled.entitlement.approval
+        waiting = approval.within if approval is not None and state is State.PENDING else None
+        return Grant(
+            id=GrantId(self.ids.new("gr")),
+            state=state,
+            entitlement=compiled.entitlement.name,
+            revision=compiled.revision,
+            issuer=who.issuer,
+            subject=who.subject,
+            workload=who.workload,
+            task=asked.task,
+            intent=asked.intent,
+            reason=asked.reason,
+            ttl=ttl,
+            idempotency_key=key,
+            request_digest=asked.digest,
+            paths=tuple(
+                self.engines[scope.engine].ask(scope, compiled.naming, ttl=ttl).path
+                for scope in compiled.entitlement.scopes
+            ),
+            requested_at=now,
+            expires_at=now + (waiting or ttl),
+            due_at=now + (waiting or self.issuing_within),
+            settles_at=None if waiting else now + self.settling,
+        )
+
+    def _again(self, grant: Grant, asked: GrantRequest) -> Delivered:
+        if grant.request_digest != asked.digest:
+            raise ConflictError("this Idempotency-Key was used for another request")
+        return Delivered(grant=grant, leases=tuple(self.store.leases(grant.id)), reasons=())
+
+    def _refuse(self, who: VerifiedClaims, asked: GrantRequest, reasons: tuple[Reason, ...]) -> Never:
+        with self.store.transaction() as tx:
+            tx.append(self.record(Kind.GRANT_REFUSED, **_told(asked, who, reasons)))
+        raise DeniedError(f"{asked.entitlement} was not granted", reasons=reasons)
+
+
+def _first_state(decision: Allow | NeedsApproval) -> State:
+    return State.ISSUING if isinstance(decision, Allow) else State.PENDING
+
+
+def _told(asked: GrantRequest, who: VerifiedClaims, reasons: tuple[Reason, ...]) -> dict[str, JsonValue]:
+    return {
+        "entitlement": asked.entitlement,
+        "task": asked.task,
+        "intent": asked.intent,
+        "reason": asked.reason,
+        "issuer": who.issuer,
+        "subject": who.subject,
+        "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in reasons],
+    }

@@ -1,0 +1,190 @@
+"""Make an end true: revoke the token, see every lease gone, ask every target; only then is it `REVOKED`.
+
+Vault answers 204 to a revocation that later fails, so its answers are wishes and what we look up are facts
+(docs/vault-facts.md). What cannot be confirmed stays `REVOKING` and is tried for ever, with back-off.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controlplane.model.errors import (
+    TargetUnavailableError,
+    VaultRefusedError,
+    VaultUnavailableError,
+)
+from controlplane.model.event import Kind
+from controlplane.model.grant import Grant, State, Step
+from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt
+from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Store
+
+_LOOKS = tuple(timedelta(milliseconds=ms) for ms in (2, 5, 10, 20, 40, 80, 160, 320))
+"""The pauses between looks at a lease that is being revoked: most are gone after the first few."""
+
+_FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=60)
+
+
+class NotGoneError(Exception):
+    """Something of the grant is or may be alive; the text says what, without secrets."""
+
+
+class StrandedError(NotGoneError):
+    """Vault has given a lease up: it retries once a day, so we go on and say it loudly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeGrant:
+    """From `REVOKING` to `REVOKED` with a receipt, or a little later again."""
+
+    clock: Clock
+    record: Recorder
+    store: Store
+    logins: Logins
+    leases: Leases
+    probers: Mapping[str, Prober]
+    pause: Callable[[timedelta], None]
+
+    def __call__(self, grant: Grant) -> Grant:
+        """The grant after one honest try. Repeating it is what it is made for.
+
+        Raises: StoreUnavailableError: the receipt could not be saved; it stays due. LostRaceError.
+        """
+        try:
+            receipt = self._end_everything(grant)
+        except StrandedError as error:
+            return self._later(grant, str(error), stranded=True)
+        except NotGoneError as error:
+            return self._later(grant, str(error))
+        except (VaultUnavailableError, VaultRefusedError, TargetUnavailableError) as error:
+            return self._later(grant, error.detail)
+        return self._confirm(grant, receipt)
+
+    def _end_everything(self, grant: Grant) -> Receipt:
+        for accessor in self._accessors(grant):
+            self.leases.revoke_token(accessor)
+        known = self.store.leases(grant.id)
+        ended = [self._end(lease) for lease in known]
+        if grant.settles_at is not None:
+            ended += [self._end_stray(lease) for lease in self._strays(grant)]
+            if self.clock.now() < grant.settles_at:
+                raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
+        return Receipt(ended=tuple(ended))
+
+    def _accessors(self, grant: Grant) -> Sequence[Accessor]:
+        if grant.accessor is not None:
+            return [grant.accessor]
+        # The login was sent and its answer never came: a token of this grant can only be found by its metadata.
+        return self.logins.accessors_of(grant.id) if grant.settles_at is not None else []
+
+    def _end(self, lease: Lease) -> Ended:
+        method = self._until_gone(lease.id)
+        prober = self.probers.get(lease.target.kind)
+        if prober is None:
+            return self._ended(lease, method, verified=False, evidence=f"a {lease.engine} target cannot be asked")
+        evidence = prober.ask(lease.target, lease.principal, issued_at=lease.issued_at)
+        if not evidence.gone:
+            raise NotGoneError(f"{lease.target.name}: {evidence.detail}")
+        return self._ended(lease, method, verified=True, evidence=evidence.detail)
+
+    def _until_gone(self, lease: LeaseId) -> str:
+        """Wait until Vault's record of the lease is gone, and say what ended it."""
+        for wait in _LOOKS:
+            facts = self.leases.facts(lease)
+            if facts is None:
+                return "task token revoked"
+            if facts.revoke_error:
+                break
+            self.pause(wait)
+        # It resists: its token may be a zombie, or the first try failed and Vault waits before the next.
+        self._revoke(lease)
+        return "lease revoked by its id"
+
+    def _revoke(self, lease: LeaseId) -> None:
+        try:
+            self.leases.revoke(lease)
+        except VaultRefusedError as error:
+            facts = self.leases.facts(lease)
+            if facts is not None and facts.irrevocable:
+                raise StrandedError(f"Vault has given lease {lease} up: {error.detail}") from None
+            raise
+        if (facts := self.leases.facts(lease)) is not None:
+            why = f": {facts.revoke_error}" if facts.revoke_error else ""
+            raise NotGoneError(f"Vault still holds lease {lease}{why}")
+
+    def _strays(self, grant: Grant) -> Sequence[LeaseId]:
+        """Leases that may be of this grant although the store never learned of them."""
+        rivals = self.store.grants(entitlement=grant.entitlement, states=[State.ISSUING])
+        strays: list[LeaseId] = []
+        for path in grant.paths:
+            found = self.leases.under(path)
+            for lease in sorted(set(found) - self.store.known_leases(found)):
+                facts = self.leases.facts(lease)
+                if facts is None or facts.issued_at < grant.requested_at - _CLOCK_SKEW:
+                    continue
+                if any(path in rival.paths and rival.requested_at <= facts.issued_at + _CLOCK_SKEW for rival in rivals):
+                    raise NotGoneError(f"{lease} may belong to a grant that is being issued right now")
+                strays.append(lease)
+        return strays
+
+    def _end_stray(self, lease: LeaseId) -> Ended:
+        self._revoke(lease)
+        return Ended(
+            lease=lease,
+            principal="",
+            method="stray lease revoked by its id",
+            at=self.clock.now(),
+            verified=False,
+            evidence="the store never learned its principal, so the target could not be asked by name",
+        )
+
+    def _ended(self, lease: Lease, method: str, *, verified: bool, evidence: str) -> Ended:
+        return Ended(
+            lease=lease.id,
+            principal=lease.principal,
+            method=method,
+            at=self.clock.now(),
+            verified=verified,
+            evidence=evidence,
+        )
+
+    def _confirm(self, grant: Grant, receipt: Receipt) -> Grant:
+        revoking = grant.after(Step.HEAL) if grant.state is State.IRREVOCABLE else grant
+        revoked = revoking.after(
+            Step.CONFIRM_GONE, revoked_at=self.clock.now(), receipt=receipt, due_at=None, failing=None
+        )
+        gone = [
+            self.record(
+                Kind.LEASE_REVOKED,
+                grant.id,
+                lease=end.lease,
+                principal=end.principal,
+                method=end.method,
+                verified=end.verified,
+                evidence=end.evidence,
+            )
+            for end in receipt.ended
+        ]
+        with self.store.transaction() as tx:
+            if revoking is not grant:
+                tx.save(revoking, self.record(Kind.GRANT_HEALED, grant.id))
+            tx.save(revoked, *gone, self.record(Kind.GRANT_REVOKED, grant.id, verified=receipt.verified))
+        return revoked
+
+    def _later(self, grant: Grant, failing: str) -> Grant:
+        attempts = grant.attempts + 1
+        later = grant.but(attempts=attempts, failing=failing, due_at=self.clock.now() + _back_off(grant.id, attempts))
+        with self.store.transaction() as tx:
+            tx.save(later)
+        return later
+
+
+_CLOCK_SKEW = timedelta(seconds=5)
+"""How far Vault's clock and ours may be apart."""
+
+
+def _back_off(id: str, attempts: int) -> timedelta:
+    """Doubling from half a second to a minute, give or take a quarter that differs from grant to grant."""
+    span = min(_FIRST_RETRY * 2 ** min(attempts - 1, 10), _LAST_RETRY)
+    jitter = hashlib.sha256(f"{id}{attempts}".encode()).digest()[0] / 255
+    return span * (0.75 + jitter / 2)

@@ -1,0 +1,31 @@
+"""What a workload asks for: an entitlement, for a task, with an intent."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controlplane.model.canonical import canonical
+from controlplane.model.grant import TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRequest:
+    """One wish. `ttl` is None where the entitlement's default is good enough; `reason` is for people."""
+
+    entitlement: str
+    task: TaskId
+    intent: str
+    reason: str = ""
+    ttl: timedelta | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything asked: the same idempotency key must bring the same digest."""
+        asked = {
+            "entitlement": self.entitlement,
+            "task": self.task,
+            "intent": self.intent,
+            "reason": self.reason,
+            "ttl": None if self.ttl is None else self.ttl.total_seconds(),
+        }
+        return hashlib.sha256(canonical(asked)).hexdigest()
