@@ -61,14 +61,18 @@ class RevokeGrant:
         return self._confirm(grant, receipt)
 
     def _end_everything(self, grant: Grant) -> Receipt:
-        for accessor in self._accessors(grant):
+        accessors = self._accessors(grant)
+        for accessor in accessors:
             self.leases.revoke_token(accessor)
-        known = self.store.leases(grant.id)
-        ended = [self._end(lease) for lease in known]
+        ended = [self._end(lease) for lease in self.store.leases(grant.id)]
         if grant.settles_at is not None:
             ended += [self._end_stray(lease) for lease in self._strays(grant)]
             if self.clock.now() < grant.settles_at:
                 raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
+        for accessor in accessors:
+            # A zombie (num_uses -1) stays visible for ever and can do nothing; its leases were ended above.
+            if (facts := self.logins.facts(accessor)) is not None and facts.num_uses >= 0:
+                raise NotGoneError("the task token is still alive")
         return Receipt(ended=tuple(ended))
 
     def _accessors(self, grant: Grant) -> Sequence[Accessor]:
@@ -171,11 +175,16 @@ class RevokeGrant:
             tx.save(revoked, *gone, self.record(Kind.GRANT_REVOKED, grant.id, verified=receipt.verified))
         return revoked
 
-    def _later(self, grant: Grant, failing: str) -> Grant:
+    def _later(self, grant: Grant, failing: str, *, stranded: bool = False) -> Grant:
         attempts = grant.attempts + 1
-        later = grant.but(attempts=attempts, failing=failing, due_at=self.clock.now() + _back_off(grant.id, attempts))
+        due_at = self.clock.now() + _back_off(grant.id, attempts)
         with self.store.transaction() as tx:
-            tx.save(later)
+            if stranded and grant.state is State.REVOKING:
+                later = grant.after(Step.STRAND, attempts=attempts, failing=failing, due_at=due_at)
+                tx.save(later, self.record(Kind.GRANT_STRANDED, grant.id, detail=failing))
+            else:
+                later = grant.but(attempts=attempts, failing=failing, due_at=due_at)
+                tx.save(later)
         return later
 
 

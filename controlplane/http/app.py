@@ -1,0 +1,68 @@
+"""The HTTP application: routes, problems and the worker's life."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controlplane import __version__
+from controlplane.http import entitlements, grants, health, problems
+from controlplane.model.errors import InvalidRequestError
+from controlplane.wiring import ControlPlane
+
+_LARGEST_BODY: Final = 64 * 1024
+
+
+def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
+    """The application over `plane`; with `worker` its worker lives as long as the application does."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncGenerator[None]:
+        del app
+        if worker:
+            plane.worker.start()
+        yield
+        if worker:
+            await run_in_threadpool(plane.worker.stop)
+        await run_in_threadpool(plane.close)
+
+    app = FastAPI(
+        title="Shorthold",
+        version=__version__,
+        summary="Access that is let to one task, and provably gone afterwards.",
+        lifespan=life,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.plane = plane
+    for part in (grants, entitlements, health):
+        app.include_router(part.router)
+    problems.install(app)
+    app.add_middleware(_SmallBodies)
+    return app
+
+
+class _SmallBodies:
+    """Refuses a body over 64 KiB while it arrives, whatever its headers promise."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > _LARGEST_BODY:
+                raise InvalidRequestError(f"the body is larger than {_LARGEST_BODY} bytes")
+            return message
+
+        await self._app(scope, counted, send)

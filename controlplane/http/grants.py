@@ -1,0 +1,181 @@
+"""Grants over HTTP: ask, look, finish."""
+
+from typing import Annotated, Final
+
+import anyio
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from controlplane.grants.issue import Delivered
+from controlplane.http.caller import Caller, Plane
+from controlplane.model.canonical import JsonValue
+from controlplane.model.duration import Duration, parse_duration
+from controlplane.model.entitlement import Text
+from controlplane.model.errors import InvalidRequestError
+from controlplane.model.grant import Grant, GrantId, State, TaskId, Why
+from controlplane.model.identity import VerifiedClaims
+from controlplane.model.lease import Lease
+from controlplane.model.request import GrantRequest
+from controlplane.wiring import ControlPlane
+
+router = APIRouter(prefix="/v1/grants", tags=["grants"])
+
+_LONGEST_WAIT: Final = 60.0
+_LOOK_EVERY: Final = 0.02  # seconds
+
+Id = Annotated[str, Field(pattern=r"^gr_[a-z2-7]{24}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ask(_Body):
+    """What a workload asks for."""
+
+    entitlement: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
+    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])
+    intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
+    reason: Text | None = None
+    ttl: Duration | None = None
+
+
+class Finish(_Body):
+    """How the task ended."""
+
+    outcome: Annotated[str, Field(pattern="^(completed|failed)$")] = "completed"
+
+
+@router.post("", status_code=201)
+def request_grant(
+    ask: Ask,
+    plane: Plane,
+    who: Caller,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
+) -> dict[str, JsonValue]:
+    """Ask for a grant: 201 with a wrapping token, or 202 where people have to agree first."""
+    asked = GrantRequest(
+        entitlement=ask.entitlement,
+        task=TaskId(ask.task),
+        intent=ask.intent,
+        reason=ask.reason or "",
+        ttl=ask.ttl,
+    )
+    delivered = plane.request(who, asked, key=idempotency_key)
+    if delivered.grant.state is State.PENDING:
+        response.status_code = 202
+    response.headers["Location"] = f"/v1/grants/{delivered.grant.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return _delivered(delivered)
+
+
+@router.get("")
+def list_grants(
+    plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, JsonValue]:
+    """The caller's own grants, newest first."""
+    page = plane.show.page(who, before=GrantId(before) if before else None, limit=limit)
+    return {"grants": [grant_json(grant) for grant in page]}
+
+
+@router.get("/{id}")
+def show_grant(id: Id, plane: Plane, who: Caller) -> dict[str, JsonValue]:
+    """One of the caller's own grants, with its leases and its receipt."""
+    grant, leases = plane.show(who, GrantId(id))
+    return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases]}
+
+
+@router.post("/{id}/finish", status_code=202)
+async def finish_grant(
+    id: Id, plane: Plane, who: Caller, finish: Finish | None = None, wait: str | None = None
+) -> dict[str, JsonValue]:
+    """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
+    patience = _seconds(wait)
+    why = Why(finish.outcome if finish else Why.COMPLETED)
+    grant = await run_in_threadpool(plane.finish, who, GrantId(id), why)
+    with anyio.move_on_after(patience):
+        while patience and grant.open:
+            await anyio.sleep(_LOOK_EVERY)
+            grant = (await run_in_threadpool(_look, plane, who, grant.id)) or grant
+    return {"grant": grant_json(grant)}
+
+
+def grant_json(grant: Grant) -> dict[str, JsonValue]:
+    """A grant as its owner may see it: no accessor, nothing that opens or revokes anything."""
+    return {
+        "id": grant.id,
+        "state": grant.state,
+        "entitlement": grant.entitlement,
+        "revision": grant.revision,
+        "issuer": grant.issuer,
+        "subject": grant.subject,
+        "task": grant.task,
+        "intent": grant.intent,
+        "reason": grant.reason,
+        "requested_at": grant.requested_at.isoformat(),
+        "expires_at": grant.expires_at.isoformat(),
+        "issued_at": grant.issued_at.isoformat() if grant.issued_at else None,
+        "why": grant.why,
+        "revoking_at": grant.revoking_at.isoformat() if grant.revoking_at else None,
+        "revoked_at": grant.revoked_at.isoformat() if grant.revoked_at else None,
+        "failing": grant.failing,
+        "receipt": None
+        if grant.receipt is None
+        else {
+            "verified": grant.receipt.verified,
+            "ended": [
+                {
+                    "lease": end.lease,
+                    "principal": end.principal,
+                    "method": end.method,
+                    "at": end.at.isoformat(),
+                    "verified": end.verified,
+                    "evidence": end.evidence,
+                }
+                for end in grant.receipt.ended
+            ],
+        },
+    }
+
+
+def _look(plane: ControlPlane, who: VerifiedClaims, id: GrantId) -> Grant:
+    return plane.show(who, id)[0]
+
+
+def _lease(lease: Lease) -> JsonValue:
+    return {
+        "id": lease.id,
+        "scope": lease.scope,
+        "engine": lease.engine,
+        "principal": lease.principal,
+        "expires_at": lease.expires_at.isoformat(),
+    }
+
+
+def _delivered(delivered: Delivered) -> dict[str, JsonValue]:
+    answer: dict[str, JsonValue] = {
+        "grant": grant_json(delivered.grant),
+        "leases": [_lease(lease) for lease in delivered.leases],
+        "expires_at": delivered.grant.expires_at.isoformat(),
+        "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in delivered.reasons],
+    }
+    # The two places where something secret leaves the process, to the workload it was made for.
+    if delivered.wrapping_token is not None:
+        answer["wrapping_token"] = delivered.wrapping_token.reveal()
+    if delivered.credentials:
+        answer["credentials"] = {
+            scope: {name: value.reveal() for name, value in fields.items()}
+            for scope, fields in delivered.credentials.items()
+        }
+    return answer
+
+
+def _seconds(wait: str | None) -> float:
+    if wait is None:
+        return 0.0
+    try:
+        return min(parse_duration(wait).total_seconds(), _LONGEST_WAIT)
+    except ValueError as error:
+        raise InvalidRequestError(f"wait: {error}") from None

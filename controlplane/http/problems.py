@@ -1,0 +1,68 @@
+"""Every error as a problem: RFC 9457, with our stable code and, for denials, the reasons."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from controlplane.model.canonical import JsonValue
+from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Let every error leave as `application/problem+json`, without a stack trace, SQL or a token in it."""
+    app.add_exception_handler(ControlPlaneError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(error: ControlPlaneError) -> JSONResponse:
+    """One of our errors as an answer."""
+    extra: dict[str, JsonValue] = {"detail": error.detail, "hint": error.hint}
+    if error.reasons:
+        extra["reasons"] = [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in error.reasons]
+    challenge = {"WWW-Authenticate": "Bearer"} if isinstance(error, NotAuthenticatedError) else {}
+    return _answer(error.status, error.code, extra, challenge)
+
+
+def _answer(
+    status: int, code: str, extra: Mapping[str, JsonValue], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    body = {"type": "about:blank", "title": code.replace("-", " "), "status": int(status), "code": code, **extra}
+    return JSONResponse(body, status, dict(headers or {}), "application/problem+json")
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, ControlPlaneError)  # noqa: S101 # installed for this class only
+    return problem(error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError)  # noqa: S101 # installed for this class only
+    items: Sequence[Mapping[str, object]] = error.errors()
+    # What was sent stays out: it may hold what should not be echoed.
+    detail = "; ".join(f"{_place(item.get('loc'))}: {item.get('msg')}" for item in items[:20])
+    return problem(InvalidRequestError(detail))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, HTTPException)  # noqa: S101 # installed for this class only
+    return _answer(error.status_code, "http", {"detail": str(error.detail)}, error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    return problem(ControlPlaneError("something went wrong here; the log of the control plane says what"))
+
+
+def _place(loc: object) -> str:
+    return ".".join(str(part) for part in loc if part != "body") if isinstance(loc, tuple) else ""
