@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
@@ -16,4 +17,14 @@ def canonical(value: JsonValue | JsonObject) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-__all__ = ["JsonObject", "JsonValue", "canonical"]
+def instant(at: datetime) -> str:
+    """`at` as RFC 3339 in UTC, always with microseconds and `Z`: sorts as text, and equal instants are equal text.
+
+    Raises: ValueError: `at` has no time zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError("an instant needs a time zone")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+__all__ = ["JsonObject", "JsonValue", "canonical", "instant"]

@@ -124,3 +124,10 @@ class TargetUnavailableError(ControlPlaneError):
 
     code, status, exit_status = "target-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
     hint = "The worker asks again by itself until the target answers."
+
+
+class AuditBrokenError(ControlPlaneError):
+    """The audit log is not as it was written: `detail` names the first bad record."""
+
+    code, exit_status = "audit-broken", 2
+    hint = "Keep this copy as evidence, compare it with a backup or an export, and treat later records as unproved."
