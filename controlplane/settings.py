@@ -182,6 +182,18 @@ def server_token() -> Secret | None:
     return Secret(value) if value else None
 
 
+def target_server() -> Secret | None:
+    """`DATABASE_URL`: the PostgreSQL server that `dev up` uses instead of starting one; it holds a password."""
+    value = os.environ.get("DATABASE_URL")
+    return Secret(value) if value else None
+
+
+def bao_program() -> Path | None:
+    """`SHORTHOLD_BAO_BIN`: the `bao` program that `dev up` starts instead of the wheel's."""
+    value = os.environ.get("SHORTHOLD_BAO_BIN")
+    return Path(value) if value else None
+
+
 def _server(name: str) -> str | None:
     return os.environ.get(f"BAO_{name}") or os.environ.get(f"VAULT_{name}") or None
 

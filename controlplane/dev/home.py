@@ -1,0 +1,144 @@
+"""`.shorthold/`: the one directory of a project's embedded servers, closed to everybody else (0700)."""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controlplane.model.errors import ConfigurationError
+from controlplane.model.secret import Secret
+
+DIRECTORY = ".shorthold"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directory itself. Nothing is made before `make`."""
+
+    directory: Path
+
+    @classmethod
+    def of(cls, project: Path) -> "Home":
+        """The home of the project in `project`; it need not exist yet."""
+        return cls(project.resolve() / DIRECTORY)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever started here."""
+        return self._state.exists()
+
+    def make(self) -> None:
+        """Make the directory, or accept it as it stands. Repeating it changes nothing.
+
+        Raises: ConfigurationError: it cannot be written, is not ours, is open to others, or is a copy of another's.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            found = self.directory.lstat()
+            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise ConfigurationError(f"{self.directory} must be yours and closed to others (mode 0700)")
+            if not self.exists:
+                self._save({"id": secrets.token_hex(8), "home": str(self.directory), "ports": {}})
+        except OSError as error:
+            raise ConfigurationError(f"{self.directory} cannot be written: {error.strerror}") from None
+        state = self._load()
+        if state["home"] != str(self.directory):
+            if Path(state["home"]).exists():
+                raise ConfigurationError(f"{self.directory} is a copy of {state['home']}: its servers would be shared")
+            self._save({**state, "home": str(self.directory)})
+
+    @property
+    def id(self) -> str:
+        """16 hex digits that name this home on this machine."""
+        return str(self._load()["id"])
+
+    def part(self, name: str) -> Path:
+        """The directory (0700) of one part of the stack."""
+        path = self.directory / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def port(self, name: str) -> int | None:
+        """The port that `name` had last."""
+        return self._load()["ports"].get(name)
+
+    def fresh_port(self, name: str) -> int:
+        """A port for a server that is to be started now: the one it had last if it is free, else a new one."""
+        last = self.port(name)
+        if last is not None and _bindable(last):
+            return last
+        state = self._load()
+        state["ports"][name] = _free_port(taken=set(state["ports"].values()))
+        self._save(state)
+        return state["ports"][name]
+
+    @contextmanager
+    def lock(self) -> Generator[None]:
+        """Only one command at a time starts or stops servers here.
+
+        Raises: ConfigurationError: another one is at work.
+        """
+        held = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)  # close-on-exec: no server inherits it
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ConfigurationError(f"another `shorthold dev` is at work in {self.directory}") from None
+        finally:
+            os.close(held)
+
+    @property
+    def _state(self) -> Path:
+        return self.directory / "state.json"
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            return {"id": str(state["id"]), "home": str(state["home"]), "ports": dict(state["ports"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"{self._state} cannot be read: {error}") from None
+
+    def _save(self, state: dict[str, Any]) -> None:
+        write_private(self._state, json.dumps(state, indent=2))
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write a file (0600) whole or not at all. What stood there is replaced."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def kept_password(path: Path) -> Secret:
+    """The password in `path` (0600); made up and written there the first time."""
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(24))
+    return Secret(path.read_text(encoding="utf-8").strip())
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(taken: set[int]) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in taken:
+            return port

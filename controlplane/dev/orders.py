@@ -1,0 +1,68 @@
+"""The demo's target database and the user by which Vault works there, made once on any PostgreSQL server."""
+
+from importlib.resources import files
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from controlplane import dev
+from controlplane.model.errors import ConfigurationError
+from controlplane.model.secret import Secret
+
+DATABASE = "orders"
+MANAGER = "shorthold_manager"
+
+_ROLE = sql.SQL("CREATE ROLE {} LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS INHERIT")
+_SETTINGS = (
+    # It may act as the group roles it creates, and drop what their members leave behind.
+    "ALTER ROLE shorthold_manager SET createrole_self_grant = 'set, inherit'",
+    # Stretching is for passwords that people choose; a random one of 20 characters needs none, and logs in faster.
+    "ALTER ROLE shorthold_manager SET scram_iterations = 1",
+    "GRANT pg_signal_backend TO shorthold_manager",
+    "GRANT pg_read_all_stats TO shorthold_manager WITH ADMIN OPTION",
+)
+_NOBODY_ELSEWHERE = (
+    "REVOKE ALL ON DATABASE postgres FROM PUBLIC",
+    "REVOKE ALL ON DATABASE template1 FROM PUBLIC",
+)
+
+
+def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> None:
+    """Make the manager and the database `orders` with its rows, where they are not there yet.
+
+    `owner` is the connection string of a superuser; on a server that is `ours` PUBLIC also loses the other databases.
+    Raises: ConfigurationError: the server refuses, or has another database `orders`.
+    """
+    try:
+        with psycopg.connect(owner.reveal(), autocommit=True) as connection:
+            _manager(connection, manager_password)
+            if ours:
+                for statement in _NOBODY_ELSEWHERE:
+                    connection.execute(statement)
+            if not _exists(connection, "SELECT 1 FROM pg_database WHERE datname = %s", DATABASE):
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+        with psycopg.connect(owner.reveal(), dbname=DATABASE) as connection:  # one transaction: all rows or none
+            if not _exists(connection, "SELECT to_regclass(%s)", "billing.refunds"):
+                if _exists(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", "sales"):
+                    raise ConfigurationError(f"the server has a database `{DATABASE}` that is not the demo's")
+                connection.execute(cast("LiteralString", files(dev).joinpath("orders.sql").read_text("utf-8")))
+    except psycopg.Error as error:
+        raise ConfigurationError(f"PostgreSQL refuses to set up `{DATABASE}`: {str(error).strip()}") from None
+
+
+def _manager(connection: psycopg.Connection, password: Secret) -> None:
+    if not _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", MANAGER):
+        connection.execute(_ROLE.format(sql.Identifier(MANAGER)))
+    for statement in _SETTINGS:
+        connection.execute(statement)
+    # Hashed here: the password itself never stands in a statement, so not in a log or in pg_stat_activity either.
+    hashed = connection.pgconn.encrypt_password(password.reveal().encode(), MANAGER.encode(), b"scram-sha-256")
+    connection.execute(
+        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(hashed.decode()))
+    )
+
+
+def _exists(connection: psycopg.Connection, question: LiteralString, name: str) -> bool:
+    row = connection.execute(question, (name,)).fetchone()
+    return row is not None and row[0] is not None

@@ -1,0 +1,79 @@
+"""The embedded servers, each on its own."""
+
+import os
+import signal
+import stat
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from controlplane.dev import orders
+from controlplane.dev.openbao import OpenBao
+from controlplane.dev.postgres import HOST, PostgreSQL
+
+pytestmark = pytest.mark.servers
+
+
+def test_openbao_is_active_and_survives_kill_9_on_the_same_port(openbao: OpenBao) -> None:
+    before, port = openbao.process.pid, openbao.addr
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    assert openbao.start(bootstrap_pem="unused: it trusts what it trusted first")
+    assert openbao.active()
+    assert openbao.process.pid not in {None, before}
+    assert openbao.addr == port
+    assert openbao.audit_log.stat().st_size > 0
+    assert not openbao.start(bootstrap_pem="")
+
+
+def test_postgres_keeps_its_rows_when_it_is_killed_and_its_pid_file_names_another_process(postgres: PostgreSQL) -> None:
+    before = postgres.process.pid
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(before)] if psutil.pid_exists(before) else [], timeout=10)
+    pid_file = postgres.data / "postmaster.pid"
+    pid_file.write_text(pid_file.read_text().replace(str(before), str(os.getpid()), 1))
+    assert postgres.start()
+    with psycopg.connect(postgres.dsn("postgres", postgres.password, "orders").reveal()) as connection:
+        counts = [
+            connection.execute("SELECT count(*) FROM sales.customers").fetchone(),
+            connection.execute("SELECT count(*) FROM sales.orders").fetchone(),
+            connection.execute("SELECT count(*) FROM billing.invoices").fetchone(),
+        ]
+    assert counts == [(1500,), (4000,), (4000,)]
+
+
+def test_postgres_never_runs_as_root_and_listens_on_loopback_only(postgres: PostgreSQL) -> None:
+    process = psutil.Process(postgres.process.pid)
+    assert process.uids().effective != 0
+    assert {c.laddr.ip for c in process.net_connections(kind="inet") if c.status == "LISTEN"} == {HOST}
+
+
+def test_postgres_refuses_a_wrong_and_an_empty_password(postgres: PostgreSQL) -> None:
+    for password in ("wrong", ""):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(host=HOST, port=postgres.port, user="postgres", password=password, dbname="postgres")
+
+
+def test_the_manager_can_hand_on_what_it_has_and_is_no_superuser(postgres: PostgreSQL) -> None:
+    with psycopg.connect(postgres.dsn(orders.MANAGER, postgres.manager_password, "orders").reveal()) as connection:
+        connection.execute("CREATE ROLE probe_group NOLOGIN")
+        connection.execute("GRANT USAGE ON SCHEMA billing TO probe_group")
+        connection.execute("GRANT SELECT, UPDATE (status) ON billing.invoices TO probe_group")
+        connection.execute("CREATE ROLE probe_user LOGIN PASSWORD 'made-up' IN ROLE probe_group")
+        connection.execute("GRANT pg_read_all_stats TO probe_user")
+        assert connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (False,)
+        connection.rollback()
+
+
+def test_everything_kept_is_closed_to_others(openbao: OpenBao, postgres: PostgreSQL) -> None:
+    def open_to_others(path: Path) -> bool:
+        return bool(path.lstat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+    home = openbao.home.directory
+    parts = [home, home / "openbao", home / "postgres", home / "keys", postgres.data]
+    secrets = ["openbao/seal.key", "openbao/openbao.log", "openbao/audit.log", "openbao/process.json"]
+    secrets += ["postgres/superuser.password", "postgres/manager.password", "postgres/postgres.log", "state.json"]
+    assert [path for path in [*parts, *(home / name for name in secrets)] if open_to_others(path)] == []
