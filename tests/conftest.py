@@ -3,19 +3,17 @@
 from collections.abc import Generator
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 from controlplane.dev import orders
-from controlplane.dev.home import Home, write_private
+from controlplane.dev.home import Home
+from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.postgres import PostgreSQL
+from controlplane.keys.files import load
 from controlplane.settings import bao_program
+from controlplane.vault.client import Server, VaultClient
+from controlplane.vault.session import JwtSession
+from controlplane.world import RandomIds, SystemClock
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +26,50 @@ def dev_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="session")
 def openbao(dev_home: Home) -> Generator[OpenBao]:
     server = OpenBao(home=dev_home, binary=bao_binary(bao_program()))
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_private(server.bootstrap_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     try:
-        server.start(
-            bootstrap_pem=key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        )
+        server.start()
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def issuer(dev_home: Home) -> Generator[DevIssuer]:
+    server = DevIssuer(home=dev_home)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def vault_root(openbao: OpenBao) -> Generator[VaultClient]:
+    """May do everything: for looking and tampering, which no identity of ours could."""
+    operator = openbao.operator_client()
+    operator.write(
+        "sys/policies/acl/test-root",
+        {"policy": 'path "*" {capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"]}'},
+    )
+    operator.write(
+        "auth/shorthold-bootstrap/role/test-root",
+        {
+            "role_type": "jwt",
+            "user_claim": "sub",
+            "bound_audiences": ["shorthold-bootstrap"],
+            "token_policies": ["test-root"],
+            "token_ttl": "1h",
+        },
+    )
+    operator.close()
+    server = Server(openbao.addr)
+    session = JwtSession(
+        server, "shorthold-bootstrap", "test-root", load(openbao.bootstrap_key), clock=SystemClock(), ids=RandomIds()
+    )
+    client = VaultClient(server, session)
+    yield client
+    client.close()
+    session.close()
 
 
 @pytest.fixture(scope="session")

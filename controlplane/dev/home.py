@@ -4,13 +4,13 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controlplane.dev import loopback
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
 
@@ -64,18 +64,20 @@ class Home:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def port(self, name: str) -> int | None:
-        """The port that `name` had last."""
-        return self._load()["ports"].get(name)
+    def known_port(self, name: str) -> int:
+        """The port that `name` has, or had last. Raises: ConfigurationError: it was never started here."""
+        port = self._load()["ports"].get(name)
+        if port is None:
+            raise ConfigurationError(f"{name} was never started in {self.directory}: run `shorthold dev up`")
+        return port
 
     def fresh_port(self, name: str) -> int:
         """A port for a server that is to be started now: the one it had last if it is free, else a new one."""
-        last = self.port(name)
-        if last is not None and _bindable(last):
-            return last
         state = self._load()
-        state["ports"][name] = _free_port(taken=set(state["ports"].values()))
-        self._save(state)
+        last = state["ports"].get(name)
+        if last is None or not loopback.is_free(last):
+            state["ports"][name] = loopback.free_port(but=set(state["ports"].values()))
+            self._save(state)
         return state["ports"][name]
 
     @contextmanager
@@ -123,22 +125,3 @@ def kept_password(path: Path) -> Secret:
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24))
     return Secret(path.read_text(encoding="utf-8").strip())
-
-
-def _bindable(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(taken: set[int]) -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in taken:
-            return port

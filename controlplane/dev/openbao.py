@@ -1,20 +1,23 @@
 """The embedded OpenBao: raft on disk, unsealed by a key file, initialised by its own configuration, no root token."""
 
-import http.client
 import importlib.util
-import json
 import secrets
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from string import Template
-from typing import Any
 
+from controlplane.dev import loopback
 from controlplane.dev.home import Home, write_private
 from controlplane.dev.process import Process
 from controlplane.dev.shipped import shipped
+from controlplane.keys.files import load, load_or_create
 from controlplane.model.errors import ConfigurationError
+from controlplane.vault.client import Server, VaultClient
+from controlplane.vault.session import JwtSession
+from controlplane.world import RandomIds, SystemClock
 
 MOUNT = "shorthold-bootstrap"
 """The JWT mount that trusts the bootstrap key; its audience and its policy have the same name."""
@@ -36,7 +39,7 @@ class OpenBao:
     @property
     def addr(self) -> str:
         """Its URL. Raises: ConfigurationError: it was never started."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{loopback.HOST}:{self.home.known_port('openbao')}"
 
     @property
     def directory(self) -> Path:
@@ -58,16 +61,25 @@ class OpenBao:
         """Its process."""
         return Process(name="openbao", directory=self.directory)
 
-    def start(self, *, bootstrap_pem: str) -> bool:
+    def operator_client(self) -> VaultClient:
+        """A client with the rights of the bootstrap policy, by the bootstrap key. Close it when done.
+
+        Raises: ConfigurationError: it was never started here.
+        """
+        session = JwtSession(
+            Server(self.addr), MOUNT, ROLE, load(self.bootstrap_key), clock=SystemClock(), ids=RandomIds()
+        )
+        return VaultClient(Server(self.addr), session)
+
+    def start(self) -> bool:
         """Start it and wait until it is active. Whether it had to be started; one that runs is left alone.
 
-        `bootstrap_pem` is the public key that it trusts from its first start on; later it changes nothing.
         Raises: ConfigurationError: its data is damaged, or it does not come up; with the last lines of its log.
         """
         runs = self.process.runs(self.active, _READY)
         if not runs:
             self._refuse_half_a_directory()
-            self._write_configuration(bootstrap_pem)
+            self._write_configuration()
             self.process.start(
                 [str(self.binary), "server", "-config=openbao.hcl"],
                 cwd=self.directory,  # the configuration's paths are relative: no path is ever pasted into it
@@ -87,31 +99,14 @@ class OpenBao:
 
     def active(self) -> bool:
         """Whether it answers, unsealed, as the active node. Source: OpenBao docs, api/system/health."""
-        status, body = self._ask("GET", "/v1/sys/health")
-        return status == http.client.OK and body.get("sealed") is False
+        status, body = loopback.ask(self.home.known_port("openbao"), "GET", "/v1/sys/health")
+        return status == HTTPStatus.OK and body.get("sealed") is False
 
     def _initialised(self) -> bool:
-        status, body = self._ask("POST", f"/v1/auth/{MOUNT}/login", {"role": ROLE, "jwt": "none"})
+        login = {"role": ROLE, "jwt": "none"}
+        status, body = loopback.ask(self.home.known_port("openbao"), "POST", f"/v1/auth/{MOUNT}/login", login)
         # It looks for the role first and then at the token: only a missing role or mount is another answer.
-        return status == http.client.BAD_REQUEST and "could not be found" not in str(body.get("errors"))
-
-    def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
-        try:
-            connection.request(method, path, body=None if body is None else json.dumps(body))
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return 0, {}
-        finally:
-            connection.close()
-
-    @property
-    def _port(self) -> int:
-        port = self.home.port("openbao")
-        if port is None:
-            raise ConfigurationError(f"OpenBao was never started in {self.home.directory}: run `shorthold dev up`")
-        return port
+        return status == HTTPStatus.BAD_REQUEST and "could not be found" not in str(body.get("errors"))
 
     def _refuse_half_a_directory(self) -> None:
         key, data = self.directory / "seal.key", self.directory / "raft" / "vault.db"
@@ -121,13 +116,13 @@ class OpenBao:
                 "Put the key back, or begin anew with `shorthold dev down --destroy`"
             )
 
-    def _write_configuration(self, bootstrap_pem: str) -> None:
+    def _write_configuration(self) -> None:
         (self.directory / "raft").mkdir(mode=0o700, exist_ok=True)
         if not (self.directory / "seal.key").exists():
             write_private(self.directory / "seal.key", secrets.token_bytes(_SEAL_KEY_BYTES))
         source = shipped("vault-config")
         shutil.copyfile(source / _POLICY, self.directory / _POLICY)
-        write_private(self.directory / "bootstrap.pub.pem", bootstrap_pem)
+        write_private(self.directory / "bootstrap.pub.pem", load_or_create(self.bootstrap_key).public_pem)
         template = Template((source / "openbao.hcl").read_text(encoding="utf-8"))
         ports = {"api_port": self.home.fresh_port("openbao"), "cluster_port": self.home.fresh_port("openbao-cluster")}
         write_private(self.directory / "openbao.hcl", template.substitute(ports))  # numbers only: nothing to escape

@@ -14,12 +14,12 @@ from psycopg.conninfo import make_conninfo
 
 from controlplane.dev.account import Account, roots_place, unprivileged, within_reach
 from controlplane.dev.home import Home, kept_password, write_private
+from controlplane.dev.loopback import HOST
 from controlplane.dev.openbao import wheel
 from controlplane.dev.process import Process, until
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
 
-HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 
 _READY = timedelta(seconds=60)
@@ -61,10 +61,7 @@ class PostgreSQL:
     @property
     def port(self) -> int:
         """Its port. Raises: ConfigurationError: it was never started."""
-        port = self.home.port("postgres")
-        if port is None:
-            raise ConfigurationError(f"PostgreSQL was never started in {self.home.directory}: run `shorthold dev up`")
-        return port
+        return self.home.known_port("postgres")
 
     @property
     def password(self) -> Secret:

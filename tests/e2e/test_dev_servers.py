@@ -10,8 +10,14 @@ import psycopg
 import pytest
 
 from controlplane.dev import orders
+from controlplane.dev.loopback import HOST
 from controlplane.dev.openbao import OpenBao
-from controlplane.dev.postgres import HOST, PostgreSQL
+from controlplane.dev.postgres import PostgreSQL
+from controlplane.keys.files import generate
+from controlplane.model.errors import VaultRefusedError
+from controlplane.vault.client import Server
+from controlplane.vault.session import JwtSession
+from controlplane.world import RandomIds, SystemClock
 
 pytestmark = pytest.mark.servers
 
@@ -20,12 +26,27 @@ def test_openbao_is_active_and_survives_kill_9_on_the_same_port(openbao: OpenBao
     before, port = openbao.process.pid, openbao.addr
     assert before is not None
     os.kill(before, signal.SIGKILL)
-    assert openbao.start(bootstrap_pem="unused: it trusts what it trusted first")
+    assert openbao.start()
     assert openbao.active()
     assert openbao.process.pid not in {None, before}
     assert openbao.addr == port
     assert openbao.audit_log.stat().st_size > 0
-    assert not openbao.start(bootstrap_pem="")
+    assert not openbao.start()
+
+
+def test_only_the_bootstrap_key_opens_openbao_and_it_opens_no_more_than_setting_up_takes(openbao: OpenBao) -> None:
+    operator = openbao.operator_client()
+    assert set(operator.list("sys/policies/acl")) >= {"shorthold-bootstrap"}
+    for forbidden in ("sys/raw/core", "sys/leases/count", "database/creds/anything", "identity/entity"):
+        with pytest.raises(VaultRefusedError):
+            operator.read(forbidden)
+    stranger = JwtSession(
+        Server(openbao.addr), "shorthold-bootstrap", "bootstrap", generate(), clock=SystemClock(), ids=RandomIds()
+    )
+    with pytest.raises(VaultRefusedError):
+        stranger()
+    operator.close()
+    stranger.close()
 
 
 def test_postgres_keeps_its_rows_when_it_is_killed_and_its_pid_file_names_another_process(postgres: PostgreSQL) -> None:
