@@ -39,7 +39,7 @@ check: $(READY) ## Run the gates: ruff, basedpyright strict, import contracts, d
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
-	@$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+	@$(BIN)/mkdocs build --strict --quiet -f .mkdocs.yml --site-dir $(CURDIR)/$(VENV)/site
 
 bench: $(READY) ## Measure a grant against the bare server, in one run (not a test)
 	@$(BIN)/python -m benchmarks.grant

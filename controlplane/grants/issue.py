@@ -18,6 +18,7 @@ from controlplane.model.errors import (
     NotSyncedError,
     UnexpectedTokenError,
     VaultRefusedError,
+    VaultUnavailableError,
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
@@ -101,9 +102,15 @@ class IssueGrant:
     def _read(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "_Issued":
         issued: _Issued = []
         for scope in compiled.entitlement.scopes:
+            if grant.due_at is not None and self.clock.now() >= grant.due_at:
+                raise VaultUnavailableError("issuing took too long; the worker may already be ending this grant")
             engine = self.engines[scope.engine]
             ask = engine.ask(scope, compiled.naming, ttl=grant.ttl)
-            credential = engine.receive(scope, self.logins.read(token.token, ask))
+            response = self.logins.read(token.token, ask)
+            try:
+                credential = engine.receive(scope, response)
+            except ValueError as error:
+                raise VaultUnavailableError(f"Vault's answer for scope {scope.name} is not usable: {error}") from None
             now = self.clock.now()
             lease = Lease(
                 id=credential.lease,

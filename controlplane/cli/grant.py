@@ -1,0 +1,153 @@
+"""`shorthold grant`: request, show, list and finish grants."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from controlplane.cli.output import FORMATS, output_option, say, show
+from controlplane.sdk.client import AnsweredError, Shorthold
+
+PENDING, RESIDUAL = 4, 5
+"""Exit statuses: waiting for approval; something could not be verified gone."""
+
+_COLUMNS = ("id", "state", "entitlement", "task", "intent", "expires_at")
+
+
+@click.group()
+def grant() -> None:
+    """Request, show, list and finish grants.
+
+    Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN.
+
+    \b
+    Examples:
+      shorthold grant request orders-read --task T-1 --intent answer-question --reason "who ordered?"
+      shorthold grant finish gr_... --wait 10s
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+
+
+@grant.command()
+@click.argument("entitlement")
+@click.option("--task", required=True, help="The id of the task this is for; you choose it.")
+@click.option("--intent", required=True, help="Which of the entitlement's intents.")
+@click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
+@click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@click.option("--idempotency-key", default=None, help="Asking again with the same key makes no second grant.")
+@click.option("--unwrap", is_flag=True, help="Open the wrapping token at Vault and print the credentials.")
+@output_option
+def request(  # noqa: PLR0917 # click passes each option by name
+    entitlement: str,
+    task: str,
+    intent: str,
+    reason: str | None,
+    ttl: str | None,
+    idempotency_key: str | None,
+    unwrap: bool,
+    output: str,
+) -> None:
+    """Ask for ENTITLEMENT; the answer has a wrapping token that opens once, at Vault, within a minute."""
+    asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl}
+    with _client() as client:
+        answer = _told(lambda: client.request(asked, key=idempotency_key))
+        granted: dict[str, Any] = answer["grant"]
+        if unwrap and "wrapping_token" in answer:
+            answer["credentials"] = _unwrapped(client, answer.pop("wrapping_token"))
+    delivered = bool(answer.keys() & {"wrapping_token", "credentials"})
+    show(answer if output != "table" else _summary(answer), output)
+    if granted["state"] == "pending":
+        say("It waits for approval; nothing has been made yet.")
+        sys.exit(PENDING)
+    if not delivered:
+        say("This key was used before, and what it opened was handed out then. Finish this grant and ask anew.")
+
+
+@grant.command(name="show")
+@click.argument("id")
+@output_option
+def show_(id: str, output: str) -> None:
+    """Show one grant of yours, its leases and its receipt."""
+    with _client() as client:
+        answer = _told(lambda: client.show(id))
+    _print_grant(answer, output)
+
+
+@grant.command(name="list")
+@click.option("-o", "--output", type=click.Choice([*FORMATS, "id"]), default="table", show_default=True)
+def list_(output: str) -> None:
+    """List your newest grants; `-o id` prints nothing but their ids."""
+    with _client() as client:
+        answer = _told(client.list)
+    if output == "id":
+        for granted in answer["grants"]:
+            click.echo(granted["id"])
+        return
+    show(answer["grants"], output, columns=_COLUMNS)
+
+
+@grant.command()
+@click.argument("id")
+@click.option("--outcome", type=click.Choice(["completed", "failed"]), default="completed", show_default=True)
+@click.option("--wait", default=None, help="Wait so long for the proof, such as 10s.")
+@output_option
+def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
+    """End a grant. Without --wait it returns as soon as the end is on disk."""
+    with _client() as client:
+        answer = _told(lambda: client.finish(id, outcome=outcome, wait=wait))
+    _print_grant(answer, output)
+    ended: dict[str, Any] = answer["grant"]
+    proved = ended["state"] == "revoked" and ended["receipt"]["verified"]
+    if wait and not proved:
+        say("Not everything is verified gone yet; the worker goes on. Look again with `shorthold grant show`.")
+        sys.exit(RESIDUAL)
+
+
+def _client() -> Shorthold:
+    from controlplane.settings import caller
+
+    me = caller()
+    return Shorthold(me.addr, lambda: caller().token, timeout=90)
+
+
+def _unwrapped(client: Shorthold, token: str) -> dict[str, dict[str, str]]:
+    from controlplane.model.secret import Secret
+    from controlplane.settings import load
+
+    opened = client.unwrap(load().vault.addr, Secret(token))
+    return {scope: {name: value.reveal() for name, value in fields.items()} for scope, fields in opened.items()}
+
+
+def _told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Make the call; a refusal is told with its reasons, and its kind is the exit status."""
+    try:
+        return call()
+    except AnsweredError as error:
+        click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
+        for why in error.problem.get("reasons", ()):
+            say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
+        if hint := error.problem.get("hint"):
+            say(f"  What to do: {hint}")
+        sys.exit(error.told_exit_status)
+
+
+def _summary(answer: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to see of a grant, as one flat table."""
+    told: dict[str, Any] = answer["grant"]
+    names = ("id", "state", "entitlement", "task", "intent", "expires_at", "why", "revoked_at", "failing")
+    flat = {name: told.get(name) for name in names}
+    for lease in answer.get("leases", ()):
+        flat[f"lease {lease['scope']}"] = lease["principal"]
+    receipt: dict[str, Any] = told.get("receipt") or {}
+    for end in receipt.get("ended", ()):
+        proof = "verified gone" if end["verified"] else "NOT verified"
+        flat[f"{proof}: {end['principal'] or end['lease']}"] = f"{end['method']}; {end['evidence']}"
+    for scope, fields in answer.get("credentials", {}).items():
+        flat |= {f"{scope}.{name}": value for name, value in fields.items()}
+    if token := answer.get("wrapping_token"):
+        flat["wrapping_token"] = token
+    return flat
+
+
+def _print_grant(answer: dict[str, Any], output: str) -> None:
+    show(answer if output != "table" else _summary(answer), output)

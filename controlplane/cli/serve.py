@@ -1,0 +1,45 @@
+"""`shorthold serve`: the control plane itself."""
+
+import click
+
+
+@click.command()
+@click.option("--host", default=None, help="Address to listen on; loopback unless you say otherwise.")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port to listen on.")
+@click.option("--worker/--no-worker", default=True, show_default=True, help="Also work through what is due.")
+def serve(host: str | None, port: int | None, worker: bool) -> None:
+    """Run the HTTP API and the worker until SIGTERM; what is at hand is finished first.
+
+    \b
+    Examples:
+      shorthold serve
+      SHORTHOLD_CONFIG=/etc/shorthold/shorthold.toml shorthold serve --no-worker
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+    import errno
+    import resource
+    import socket
+
+    import uvicorn
+
+    from controlplane.http.app import create_app
+    from controlplane.http.log import configure
+    from controlplane.model.errors import ConfigurationError
+    from controlplane.settings import load
+    from controlplane.wiring import wire
+
+    settings = load()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # credentials pass through this memory: it is never dumped
+    configure()
+    address = (host or settings.api.host, settings.api.port if port is None else port)
+    try:
+        listener = socket.create_server(address, backlog=256)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise ConfigurationError(
+            f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
+        ) from None
+    app = create_app(wire(settings), worker=worker)
+    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=10, lifespan="on")
+    with listener:
+        click.echo(f"Shorthold listens on http://{address[0]}:{listener.getsockname()[1]}", err=True)
+        uvicorn.Server(config).run(sockets=[listener])
