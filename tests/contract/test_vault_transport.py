@@ -5,9 +5,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,79 +17,16 @@ from hvac.api.system_backend import Wrapping
 
 from controlplane.model.errors import ConfigurationError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.secret import Secret
+from controlplane.testing.hostile_vault import HostileVault, answering, hostile_vault, saying
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.refusal import Refusal
 from controlplane.vault.transport import MAX_ANSWER, VaultAdapter, checked_path
 
 TOKEN = Secret("s.canary-vault-token")
-Behaviour = Callable[[socket.socket], None]
-
-
-@dataclass
-class Hostile:
-    """A loopback server that answers every request with one behaviour and keeps what it was sent."""
-
-    behaviour: Behaviour
-    seen: list[bytes] = field(default_factory=list)
-    connections: int = 0
-    port: int = 0
-
-    @property
-    def addr(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
-
-    def _talk(self, peer: socket.socket) -> None:
-        with peer, suppress(OSError):
-            peer.settimeout(10)
-            while request := _request(peer):
-                self.seen.append(request)
-                self.behaviour(peer)
-
-
-def _request(peer: socket.socket) -> bytes:
-    raw = b""
-    while b"\r\n\r\n" not in raw:
-        if not (more := peer.recv(65536)):
-            return b""
-        raw += more
-    head, _, body = raw.partition(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += peer.recv(65536)
-    return head + b"\r\n\r\n" + body
 
 
 @contextmanager
-def hostile(behaviour: Behaviour) -> Generator[Hostile]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Hostile(behaviour, port=listener.getsockname()[1])
-        thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
-        thread.start()
-        yield server
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
-
-
-def answering(status: int, body: bytes, *headers: str) -> Behaviour:
-    head = "\r\n".join([f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers])
-    return lambda peer: peer.sendall(head.encode() + b"\r\n\r\n" + body)
-
-
-def saying(status: int, *texts: str) -> Behaviour:
-    return answering(status, json.dumps({"errors": texts}).encode(), "Content-Type: application/json")
-
-
-@contextmanager
-def client_of(server: Hostile, *, seconds: float = 5.0) -> Generator[VaultClient]:
+def client_of(server: HostileVault, *, seconds: float = 5.0) -> Generator[VaultClient]:
     client = VaultClient(Server(server.addr, timeout=timedelta(seconds=seconds)), lambda: TOKEN)
     yield client
     client.close()
@@ -98,9 +34,9 @@ def client_of(server: Hostile, *, seconds: float = 5.0) -> Generator[VaultClient
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed_and_the_token_stays_here(status: int) -> None:
-    with hostile(answering(200, b"{}")) as elsewhere:
+    with hostile_vault(answering(200, b"{}")) as elsewhere:
         there = f"Location: {elsewhere.addr}/v1/sys/mounts"
-        with hostile(answering(status, b"", there)) as server, client_of(server) as client:
+        with hostile_vault(answering(status, b"", there)) as server, client_of(server) as client:
             for call in (lambda: client.read("sys/mounts"), lambda: client.write("sys/mounts/x", {"type": "kv"})):
                 with pytest.raises(VaultUnavailableError, match="elsewhere"):
                     call()
@@ -113,7 +49,7 @@ def test_an_answer_that_never_comes_ends_at_the_deadline() -> None:
     def wait(_peer: socket.socket) -> None:
         gone.wait(10)
 
-    with hostile(wait) as server, client_of(server, seconds=0.3) as client:
+    with hostile_vault(wait) as server, client_of(server, seconds=0.3) as client:
         began = time.monotonic()
         with pytest.raises(VaultUnavailableError, match="slow"):
             client.read("sys/mounts")
@@ -136,7 +72,7 @@ def test_bytes_that_drip_in_do_not_extend_the_deadline(part: str) -> None:
         while not gone.wait(0.05):
             peer.sendall(drops[part])
 
-    with hostile(drip) as server, client_of(server, seconds=0.4) as client:
+    with hostile_vault(drip) as server, client_of(server, seconds=0.4) as client:
         began = time.monotonic()
         with pytest.raises(VaultUnavailableError, match="slow"):
             client.read("sys/mounts")
@@ -155,7 +91,7 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
             peer.sendall(block)
             sent += len(block)
 
-    with hostile(flood) as server, client_of(server, seconds=20) as client:
+    with hostile_vault(flood) as server, client_of(server, seconds=20) as client:
         with pytest.raises(VaultUnavailableError, match="longer than"):
             client.read("sys/mounts")
         assert sent < MAX_ANSWER * 2
@@ -167,7 +103,7 @@ def test_an_answer_without_end_is_not_read_to_its_end() -> None:
     ids=["html", "list", "text", "null", "bytes", "cut", "deep", "huge-number"],
 )
 def test_garbage_with_status_200_counts_as_no_answer(body: bytes) -> None:
-    with hostile(answering(200, body)) as server, client_of(server) as client:
+    with hostile_vault(answering(200, body)) as server, client_of(server) as client:
         with pytest.raises(VaultUnavailableError, match="not what Vault speaks"):
             client.read("sys/mounts")
         with pytest.raises(VaultUnavailableError, match="not what Vault speaks"):
@@ -176,7 +112,7 @@ def test_garbage_with_status_200_counts_as_no_answer(body: bytes) -> None:
 
 def test_no_bytes_are_unpacked_that_a_server_calls_gzip() -> None:
     packed = answering(200, gzip.compress(b'{"data": {}}'), "Content-Encoding: gzip")
-    with hostile(packed) as server, client_of(server) as client, pytest.raises(VaultUnavailableError):
+    with hostile_vault(packed) as server, client_of(server) as client, pytest.raises(VaultUnavailableError):
         client.read("sys/mounts")
 
 
@@ -196,7 +132,7 @@ def test_a_broken_connection_is_an_unknown_outcome_and_nothing_is_sent_twice(sen
         peer.sendall(sent)
         peer.shutdown(socket.SHUT_RDWR)
 
-    with hostile(behave) as server, client_of(server) as client:
+    with hostile_vault(behave) as server, client_of(server) as client:
         with pytest.raises(VaultUnavailableError, match="may have happened"):
             client.write("auth/shorthold/login", {"role": "r", "jwt": "j"})
         assert len(server.seen) == 1
@@ -217,7 +153,7 @@ def test_a_broken_connection_is_an_unknown_outcome_and_nothing_is_sent_twice(sen
     ],
 )
 def test_an_answer_about_the_server_is_unavailable_in_words(status: int, texts: list[str], words: str) -> None:
-    with hostile(saying(status, *texts)) as server, client_of(server) as client:
+    with hostile_vault(saying(status, *texts)) as server, client_of(server) as client:
         with pytest.raises(VaultUnavailableError, match=words):
             client.read("sys/mounts")
         assert len(server.seen) == 1
@@ -225,7 +161,7 @@ def test_an_answer_about_the_server_is_unavailable_in_words(status: int, texts: 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 422, 431])
 def test_a_4xx_is_a_refusal_with_vaults_own_words(status: int) -> None:
-    with hostile(saying(status, "no, thanks")) as server, client_of(server) as client:
+    with hostile_vault(saying(status, "no, thanks")) as server, client_of(server) as client:
         with pytest.raises(VaultRefusedError, match="no, thanks") as caught:
             client.read("sys/mounts")
         assert isinstance(caught.value, Refusal)
@@ -234,20 +170,24 @@ def test_a_4xx_is_a_refusal_with_vaults_own_words(status: int) -> None:
 
 
 def test_nothing_there_is_none_but_no_such_mount_is_a_refusal() -> None:
-    with hostile(saying(404)) as server, client_of(server) as client:
+    with hostile_vault(saying(404)) as server, client_of(server) as client:
         assert client.read("database/roles/x") is None
         assert client.list("database/roles") == []
         client.delete("database/roles/x")
     unmounted = saying(404, 'no handler for route "x/"')
-    with hostile(unmounted) as server, client_of(server) as client, pytest.raises(VaultRefusedError, match="handler"):
+    with (
+        hostile_vault(unmounted) as server,
+        client_of(server) as client,
+        pytest.raises(VaultRefusedError, match="handler"),
+    ):
         client.list("database/roles")
 
 
 def test_errors_are_one_short_printable_line_without_what_was_sent() -> None:
     evil = f"line\nbreak \x1b[31mred\u2028 {TOKEN.reveal()} eyJ.jwt.canary " + "x" * 5000
-    with hostile(saying(403, *[evil] * 50)) as server, client_of(server) as client:
+    with hostile_vault(saying(403, *[evil] * 50)) as server, client_of(server) as client:
+        api: Any = JWT(adapter=client.adapter)
         with pytest.raises(VaultRefusedError) as caught:
-            api: Any = JWT(adapter=client.adapter)
             api.jwt_login("r", "eyJ.jwt.canary", use_token=False, path="shorthold")
         assert len(caught.value.detail) < 1500
         assert caught.value.detail.isprintable()
@@ -257,7 +197,7 @@ def test_errors_are_one_short_printable_line_without_what_was_sent() -> None:
 def test_a_body_that_is_not_vaults_errors_is_never_shown() -> None:
     body = json.dumps({"data": {"password": "canary-password"}}).encode()
     for status in (400, 500):
-        with hostile(answering(status, body)) as server, client_of(server) as client:
+        with hostile_vault(answering(status, body)) as server, client_of(server) as client:
             with pytest.raises((VaultRefusedError, VaultUnavailableError)) as caught:
                 client.read("database/creds/x")
             assert "canary" not in repr(caught.value)
@@ -266,7 +206,7 @@ def test_a_body_that_is_not_vaults_errors_is_never_shown() -> None:
 
 def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A30."""
-    with hostile(answering(200, b"{}")) as proxy, hostile(answering(200, b'{"data": {}}')) as server:
+    with hostile_vault(answering(200, b"{}")) as proxy, hostile_vault(answering(200, b'{"data": {}}')) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.addr)
         monkeypatch.delenv("NO_PROXY", raising=False)
@@ -289,7 +229,7 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_headers_are_what_vault_wants_and_only_that() -> None:
-    with hostile(answering(200, b'{"data": {}}')) as server:
+    with hostile_vault(answering(200, b'{"data": {}}')) as server:
         client = VaultClient(Server(server.addr, namespace="team/a"), lambda: TOKEN)
         client.write("sys/x", {"a": 1})
         api: Any = Wrapping(adapter=client.adapter)
@@ -307,7 +247,7 @@ def test_headers_are_what_vault_wants_and_only_that() -> None:
 
 @pytest.mark.parametrize("token", ["", "a b", "a\r\nX-Evil: 1", "a\n", "ä", "x" * 9000])
 def test_a_token_that_would_break_the_header_is_not_sent_and_not_shown(token: str) -> None:
-    with hostile(answering(200, b"{}")) as server:
+    with hostile_vault(answering(200, b"{}")) as server:
         client = VaultClient(Server(server.addr), lambda: Secret(token))
         with pytest.raises(ConfigurationError) as caught:
             client.read("sys/mounts")
@@ -367,7 +307,7 @@ def test_a_server_that_is_not_there_is_down() -> None:
 
 
 def test_an_argument_of_hvac_that_would_be_lost_is_an_error() -> None:
-    with hostile(answering(200, b"{}")) as server, client_of(server) as client:
+    with hostile_vault(answering(200, b"{}")) as server, client_of(server) as client:
         with pytest.raises(TypeError):
             client.adapter.request("GET", "/v1/x", params={"a": "b"})
         api: Any = JWT(adapter=client.adapter)
@@ -391,7 +331,7 @@ class Session:
 
 @pytest.mark.parametrize(("tokens", "requests"), [(["s.old", "s.new", "s.newer"], 2), (["s.only"], 1)])
 def test_a_403_is_asked_once_more_with_a_new_token_and_never_a_third_time(tokens: list[str], requests: int) -> None:
-    with hostile(saying(403, "permission denied")) as server:
+    with hostile_vault(saying(403, "permission denied")) as server:
         client = VaultClient(Server(server.addr), Session(*tokens))
         with pytest.raises(VaultRefusedError):
             client.read("sys/mounts")
@@ -400,7 +340,7 @@ def test_a_403_is_asked_once_more_with_a_new_token_and_never_a_third_time(tokens
 
 
 def test_a_fixed_token_is_never_asked_with_twice() -> None:
-    with hostile(saying(403, "permission denied")) as server, client_of(server) as client:
+    with hostile_vault(saying(403, "permission denied")) as server, client_of(server) as client:
         with pytest.raises(VaultRefusedError):
             VaultAdapter(client.transport, lambda: TOKEN).request("GET", "database/creds/x")
         assert len(server.seen) == 1

@@ -1,0 +1,108 @@
+"""The policies of our own identities: JSON files in `vault-config/policies/`, filled in for one layout.
+
+A placeholder is replaced in parsed JSON, by a name that was checked; text is never pasted into text. What comes out
+is canonical JSON, parsed back and compared before anybody sends it to Vault.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from pydantic import JsonValue
+
+import controlplane
+from controlplane.model.canonical import canonical
+from controlplane.model.errors import ConfigurationError
+from controlplane.model.plan import MAX_PREFIX, Layout
+
+IDENTITIES: Final = ("broker", "sync", "responder")
+
+_PLACEHOLDER: Final = re.compile(r"\$\{([a-z_]+(?::[a-z0-9-]+)?)\}")
+_PREFIX: Final = re.compile(rf"[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}", re.ASCII)
+_MOUNT: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
+_RESERVED: Final = {"auth", "cubbyhole", "identity", "sys"}
+_PATH: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*\*?", re.ASCII)  # `*` means anything at the end only
+
+
+def identity_name(layout: Layout, identity: str) -> str:
+    """The JWT mount of one identity, and its policy: `shorthold-broker`."""
+    return f"{layout.auth_mount}-{identity}"
+
+
+def policy_of(layout: Layout, identity: str) -> str:
+    """The policy of one identity in this layout, as canonical JSON.
+
+    Raises: ConfigurationError: a name of the layout is no name, or the shipped file is damaged.
+    """
+    names = _names(layout)
+    file = _directory() / f"{identity}.json"
+    filled: dict[str, JsonValue] = {}
+    for path, rule in _paths(file).items():
+        where = _filled(path, names)
+        if where is None:
+            continue  # an engine that this layout does not use
+        if not _PATH.fullmatch(where) or where in filled:
+            raise ConfigurationError(f"the policy {file} has a path that means something else than it says: {where}")
+        filled[where] = _rule(rule, names)
+    text = canonical({"path": filled}).decode()
+    if json.loads(text) != {"path": filled}:
+        raise ConfigurationError(f"the policy {file} does not survive being written")
+    return text
+
+
+def _paths(file: Path) -> Mapping[str, JsonValue]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        return cast("Mapping[str, JsonValue]", dict(document["path"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"the policy {file} cannot be read: {error}") from None
+
+
+def _names(layout: Layout) -> Mapping[str, str]:
+    names = {"prefix": layout.prefix, "auth_mount": layout.auth_mount}
+    mounts = {f"mount:{engine}": mount for engine, mount in layout.mounts.items()}
+    if not _PREFIX.fullmatch(layout.prefix):
+        raise ConfigurationError("vault.prefix must be a few lower-case letters and digits")
+    for mount in (layout.auth_mount, *layout.mounts.values()):
+        if not _MOUNT.fullmatch(mount) or mount in _RESERVED:
+            raise ConfigurationError(f"{mount[:50]!r} cannot be the name of a mount of ours")
+    if f"{layout.auth_mount}-".startswith(f"{layout.prefix}-"):
+        raise ConfigurationError(
+            f"vault.auth_mount {layout.auth_mount!r} begins with vault.prefix {layout.prefix!r}: "
+            "the identity that writes entitlements could rewrite the policies of all identities"
+        )
+    return names | mounts
+
+
+def _rule(rule: JsonValue, names: Mapping[str, str]) -> JsonValue:
+    """`rule` with its placeholders filled in; a text that names an engine which is not used is left out."""
+    match rule:
+        case str():
+            return _filled(rule, names)
+        case list():
+            items = [filled for item in rule if (filled := _rule(item, names)) is not None]
+            if rule and not items:  # to Vault, an empty list of allowed values means any value
+                raise ConfigurationError("vault.mounts names no engine that the shipped policies know")
+            return list(items)
+        case dict():
+            return {key: _rule(value, names) for key, value in rule.items()}
+        case _:
+            return rule
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str | None:
+    if any(name.startswith("mount:") and name not in names for name in _PLACEHOLDER.findall(text)):
+        return None
+    try:
+        return _PLACEHOLDER.sub(lambda found: names[found[1]], text)
+    except KeyError as error:
+        raise ConfigurationError(f"a shipped policy names the unknown placeholder {error}") from None
+
+
+def _directory() -> Path:
+    """`vault-config/policies/` as it came with this installation: in the wheel, or in a clone."""
+    package = Path(controlplane.__file__).parent
+    inside = package / "shipped" / "vault-config"
+    return (inside if inside.exists() else package.parent / "vault-config") / "policies"
