@@ -25,9 +25,9 @@ def dev_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="session")
 def openbao(dev_home: Home) -> Generator[OpenBao]:
-    server = OpenBao(home=dev_home, binary=bao_binary(bao_program()))
+    server = OpenBao(home=dev_home)
     try:
-        server.start()
+        server.start(bao_binary(bao_program()))
         yield server
     finally:
         server.stop()

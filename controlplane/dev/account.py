@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.errors import LocalServerError
 
 ROOTS_PLACE = Path("/var/lib/shorthold")
 """Where root keeps what another account has to reach: a project's own directory stays closed (0700)."""
@@ -31,7 +31,7 @@ class Account:
 def unprivileged() -> Account | None:
     """The account to drop to, None where we are not root and need not drop.
 
-    Raises: ConfigurationError: root, and neither `postgres` nor `nobody` is an account here.
+    Raises: LocalServerError: root, and neither `postgres` nor `nobody` is an account here.
     """
     if os.geteuid() != 0:
         return None
@@ -42,22 +42,22 @@ def unprivileged() -> Account | None:
             continue
         if entry.pw_uid != 0:
             return Account(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
-    raise ConfigurationError("PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to use")
+    raise LocalServerError("PostgreSQL does not run as root, and there is no account `postgres` or `nobody` to use")
 
 
 def roots_place() -> Path:
     """`/var/lib/shorthold`, made by us (0711: one may pass through, nobody may look around).
 
-    Raises: ConfigurationError: it cannot be made, or is somebody else's.
+    Raises: LocalServerError: it cannot be made, or is somebody else's.
     """
     try:
         ROOTS_PLACE.mkdir(mode=0o711, exist_ok=True)
         found = ROOTS_PLACE.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise ConfigurationError(f"{ROOTS_PLACE} is not a directory that only root may write to")
+            raise LocalServerError(f"{ROOTS_PLACE} is not a directory that only root may write to")
         ROOTS_PLACE.chmod(0o711)
     except OSError as error:
-        raise ConfigurationError(f"{ROOTS_PLACE} is needed when running as root: {error.strerror}") from None
+        raise LocalServerError(f"{ROOTS_PLACE} is needed when running as root: {error.strerror}") from None
     return ROOTS_PLACE
 
 

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from controlplane.dev import loopback
-from controlplane.model.errors import ConfigurationError
+from controlplane.dev.process import until
+from controlplane.model.errors import LocalServerError
 from controlplane.model.secret import Secret
 
 DIRECTORY = ".shorthold"
@@ -36,21 +38,21 @@ class Home:
     def make(self) -> None:
         """Make the directory, or accept it as it stands. Repeating it changes nothing.
 
-        Raises: ConfigurationError: it cannot be written, is not ours, is open to others, or is a copy of another's.
+        Raises: LocalServerError: it cannot be written, is not ours, is open to others, or is a copy of another's.
         """
         try:
             self.directory.mkdir(mode=0o700, exist_ok=True)
             found = self.directory.lstat()
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise ConfigurationError(f"{self.directory} must be yours and closed to others (mode 0700)")
+                raise LocalServerError(f"{self.directory} must be yours and closed to others (mode 0700)")
             if not self.exists:
-                self._save({"id": secrets.token_hex(8), "home": str(self.directory), "ports": {}})
+                self._save({"id": secrets.token_hex(8), "home": str(self.directory), "ports": {}, "facts": {}})
         except OSError as error:
-            raise ConfigurationError(f"{self.directory} cannot be written: {error.strerror}") from None
+            raise LocalServerError(f"{self.directory} cannot be written: {error.strerror}") from None
         state = self._load()
         if state["home"] != str(self.directory):
             if Path(state["home"]).exists():
-                raise ConfigurationError(f"{self.directory} is a copy of {state['home']}: its servers would be shared")
+                raise LocalServerError(f"{self.directory} is a copy of {state['home']}: its servers would be shared")
             self._save({**state, "home": str(self.directory)})
 
     @property
@@ -65,10 +67,10 @@ class Home:
         return path
 
     def known_port(self, name: str) -> int:
-        """The port that `name` has, or had last. Raises: ConfigurationError: it was never started here."""
+        """The port that `name` has, or had last. Raises: LocalServerError: it was never started here."""
         port = self._load()["ports"].get(name)
         if port is None:
-            raise ConfigurationError(f"{name} was never started in {self.directory}: run `shorthold dev up`")
+            raise LocalServerError(f"{name} was never started in {self.directory}: run `shorthold dev up`")
         return port
 
     def fresh_port(self, name: str) -> int:
@@ -80,18 +82,27 @@ class Home:
             self._save(state)
         return state["ports"][name]
 
-    @contextmanager
-    def lock(self) -> Generator[None]:
-        """Only one command at a time starts or stops servers here.
+    def remember(self, name: str, value: str | None) -> None:
+        """Keep a fact about the last `dev up` (no secret), or forget it."""
+        state = self._load()
+        state["facts"] = {**state["facts"], name: value}
+        self._save(state)
 
-        Raises: ConfigurationError: another one is at work.
+    def recall(self, name: str) -> str | None:
+        """What was kept, None for nothing."""
+        return self._load()["facts"].get(name)
+
+    @contextmanager
+    def lock(self, patience: timedelta = timedelta(minutes=2)) -> Generator[None]:
+        """Only one command at a time starts or stops servers here; another one waits for it.
+
+        Raises: LocalServerError: patience ran out.
         """
         held = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)  # close-on-exec: no server inherits it
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not until(lambda: _locked(held), patience):
+                raise LocalServerError(f"another `shorthold dev` is at work in {self.directory}")
             yield
-        except BlockingIOError:
-            raise ConfigurationError(f"another `shorthold dev` is at work in {self.directory}") from None
         finally:
             os.close(held)
 
@@ -102,12 +113,29 @@ class Home:
     def _load(self) -> dict[str, Any]:
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
-            return {"id": str(state["id"]), "home": str(state["home"]), "ports": dict(state["ports"])}
+            return {
+                "id": str(state["id"]),
+                "home": str(state["home"]),
+                "ports": dict(state["ports"]),
+                "facts": dict(state["facts"]),
+            }
+        except FileNotFoundError:
+            raise LocalServerError(
+                f"nothing was ever started in {self.directory.parent}: run `shorthold dev up`"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{self._state} cannot be read: {error}") from None
+            raise LocalServerError(f"{self._state} cannot be read: {error}") from None
 
     def _save(self, state: dict[str, Any]) -> None:
         write_private(self._state, json.dumps(state, indent=2))
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_private(path: Path, content: str | bytes) -> None:

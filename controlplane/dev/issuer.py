@@ -92,7 +92,7 @@ class DevIssuer:
 
     @property
     def url(self) -> str:
-        """Its `iss`. Raises: ConfigurationError: it was never started."""
+        """Its `iss`. Raises: LocalServerError: it was never started."""
         return f"http://{loopback.HOST}:{self.home.known_port('issuer')}"
 
     @property
@@ -102,15 +102,15 @@ class DevIssuer:
 
     @property
     def key(self) -> SigningKey:
-        """Its signing key. Raises: ConfigurationError: it was never started."""
+        """Its signing key. Raises: LocalServerError: it was never started."""
         return load(self._key_file)
 
     def start(self) -> bool:
         """Start it and wait until it answers. Whether it had to be started; one that runs is left alone.
 
-        Raises: ConfigurationError: it does not come up; with the last lines of its log.
+        Raises: LocalServerError: it does not come up; with the last lines of its log.
         """
-        runs = self.process.runs(self._answers, _READY)
+        runs = self.process.runs(self.answers, _READY)
         if not runs:
             directory = self.home.part("issuer")
             documents = _documents(load_or_create(self._key_file), self.home.fresh_port("issuer"))
@@ -120,7 +120,7 @@ class DevIssuer:
                 cwd=directory,
                 environment={},
             )
-            self.process.wait(self._answers, _READY)
+            self.process.wait(self.answers, _READY)
         return not runs
 
     def stop(self) -> bool:
@@ -131,7 +131,8 @@ class DevIssuer:
     def _key_file(self) -> Path:
         return self.home.part("issuer") / "key.pem"
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it answers."""
         status, document = loopback.ask(self.home.known_port("issuer"), "GET", "/.well-known/openid-configuration")
         return status == HTTPStatus.OK and document.get("issuer") == self.url
 
@@ -161,7 +162,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
-    def do_GET(self) -> None:  # noqa: N802 # http.server finds the method by this name
+    def do_GET(self) -> None:  # http.server finds the method by this name
         body = cast("_Server", self.server).documents.get(self.path)
         self.send_response(HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK)
         self.send_header("Content-Type", "application/json")

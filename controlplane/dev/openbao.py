@@ -14,7 +14,7 @@ from controlplane.dev.home import Home, write_private
 from controlplane.dev.process import Process
 from controlplane.dev.shipped import shipped
 from controlplane.keys.files import load, load_or_create
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.errors import ConfigurationError, LocalServerError
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -34,11 +34,10 @@ class OpenBao:
     """The server of one project."""
 
     home: Home
-    binary: Path
 
     @property
     def addr(self) -> str:
-        """Its URL. Raises: ConfigurationError: it was never started."""
+        """Its URL. Raises: LocalServerError: it was never started."""
         return f"http://{loopback.HOST}:{self.home.known_port('openbao')}"
 
     @property
@@ -64,30 +63,30 @@ class OpenBao:
     def operator_client(self) -> VaultClient:
         """A client with the rights of the bootstrap policy, by the bootstrap key. Close it when done.
 
-        Raises: ConfigurationError: it was never started here.
+        Raises: LocalServerError: it was never started here.
         """
         session = JwtSession(
             Server(self.addr), MOUNT, ROLE, load(self.bootstrap_key), clock=SystemClock(), ids=RandomIds()
         )
         return VaultClient(Server(self.addr), session)
 
-    def start(self) -> bool:
-        """Start it and wait until it is active. Whether it had to be started; one that runs is left alone.
+    def start(self, binary: Path) -> bool:
+        """Start `binary` and wait until it is active. Whether it had to be started; one that runs is left alone.
 
-        Raises: ConfigurationError: its data is damaged, or it does not come up; with the last lines of its log.
+        Raises: LocalServerError: its data is damaged, or it does not come up; with the last lines of its log.
         """
         runs = self.process.runs(self.active, _READY)
         if not runs:
             self._refuse_half_a_directory()
             self._write_configuration()
             self.process.start(
-                [str(self.binary), "server", "-config=openbao.hcl"],
+                [str(binary), "server", "-config=openbao.hcl"],
                 cwd=self.directory,  # the configuration's paths are relative: no path is ever pasted into it
                 environment={},
             )
             self.process.wait(self.active, _READY)
         if not self._initialised():
-            raise ConfigurationError(
+            raise LocalServerError(
                 f"the first start of OpenBao in {self.directory} was cut off and it holds nothing: "
                 "`shorthold dev down --destroy`, then start again"
             )
@@ -111,7 +110,7 @@ class OpenBao:
     def _refuse_half_a_directory(self) -> None:
         key, data = self.directory / "seal.key", self.directory / "raft" / "vault.db"
         if data.exists() and (not key.exists() or key.stat().st_size != _SEAL_KEY_BYTES):
-            raise ConfigurationError(
+            raise LocalServerError(
                 f"{data.parent} holds OpenBao's data, but its key {key} is missing or damaged: nobody can unseal it. "
                 "Put the key back, or begin anew with `shorthold dev down --destroy`"
             )

@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 
 from controlplane import dev
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.errors import LocalServerError
 from controlplane.model.secret import Secret
 
 DATABASE = "orders"
@@ -28,15 +28,16 @@ _NOBODY_ELSEWHERE = (
 )
 
 
-def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> None:
+def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> bool:
     """Make the manager and the database `orders` with its rows, where they are not there yet.
 
+    Whether the manager's password had to be set: whoever logs in as it must be told.
     `owner` is the connection string of a superuser; on a server that is `ours` PUBLIC also loses the other databases.
-    Raises: ConfigurationError: the server refuses, or has another database `orders`.
+    Raises: LocalServerError: the server refuses, or has another database `orders`.
     """
     try:
         with psycopg.connect(owner.reveal(), autocommit=True) as connection:
-            _manager(connection, manager_password)
+            changed = _manager(connection, manager_password)
             if ours:
                 for statement in _NOBODY_ELSEWHERE:
                     connection.execute(statement)
@@ -45,22 +46,36 @@ def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> None:
         with psycopg.connect(owner.reveal(), dbname=DATABASE) as connection:  # one transaction: all rows or none
             if not _exists(connection, "SELECT to_regclass(%s)", "billing.refunds"):
                 if _exists(connection, "SELECT 1 FROM pg_namespace WHERE nspname = %s", "sales"):
-                    raise ConfigurationError(f"the server has a database `{DATABASE}` that is not the demo's")
+                    raise LocalServerError(f"the server has a database `{DATABASE}` that is not the demo's")
                 connection.execute(cast("LiteralString", files(dev).joinpath("orders.sql").read_text("utf-8")))
     except psycopg.Error as error:
-        raise ConfigurationError(f"PostgreSQL refuses to set up `{DATABASE}`: {str(error).strip()}") from None
+        raise LocalServerError(f"PostgreSQL refuses to set up `{DATABASE}`: {str(error).strip()}") from None
+    return changed
 
 
-def _manager(connection: psycopg.Connection, password: Secret) -> None:
-    if not _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", MANAGER):
+def _manager(connection: psycopg.Connection, password: Secret) -> bool:
+    known = _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", MANAGER)
+    if not known:
         connection.execute(_ROLE.format(sql.Identifier(MANAGER)))
     for statement in _SETTINGS:
         connection.execute(statement)
+    if known and _logs_in(connection, password):
+        return False
     # Hashed here: the password itself never stands in a statement, so not in a log or in pg_stat_activity either.
     hashed = connection.pgconn.encrypt_password(password.reveal().encode(), MANAGER.encode(), b"scram-sha-256")
     connection.execute(
         sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(hashed.decode()))
     )
+    return True
+
+
+def _logs_in(connection: psycopg.Connection, password: Secret) -> bool:
+    try:
+        info = connection.info
+        psycopg.connect(info.dsn, user=MANAGER, password=password.reveal(), dbname=DATABASE, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _exists(connection: psycopg.Connection, question: LiteralString, name: str) -> bool:

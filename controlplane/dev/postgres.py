@@ -17,7 +17,7 @@ from controlplane.dev.home import Home, kept_password, write_private
 from controlplane.dev.loopback import HOST
 from controlplane.dev.openbao import wheel
 from controlplane.dev.process import Process, until
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.errors import LocalServerError
 from controlplane.model.secret import Secret
 
 SUPERUSER = "postgres"
@@ -40,7 +40,7 @@ class PostgreSQL:
 
     @classmethod
     def at(cls, home: Home) -> "PostgreSQL":
-        """The server of `home`. Raises: ConfigurationError: root, and no account to drop to."""
+        """The server of `home`. Raises: LocalServerError: root, and no account to drop to."""
         return cls(home=home, account=unprivileged())
 
     @property
@@ -60,7 +60,7 @@ class PostgreSQL:
 
     @property
     def port(self) -> int:
-        """Its port. Raises: ConfigurationError: it was never started."""
+        """Its port. Raises: LocalServerError: it was never started."""
         return self.home.known_port("postgres")
 
     @property
@@ -77,7 +77,13 @@ class PostgreSQL:
         """A connection string for psycopg; it holds the password."""
         return Secret(
             make_conninfo(
-                host=HOST, port=self.port, user=user, password=password.reveal(), dbname=database, connect_timeout=5
+                host=HOST,
+                port=self.port,
+                user=user,
+                password=password.reveal(),
+                dbname=database,
+                sslmode="disable",
+                connect_timeout=5,
             )
         )
 
@@ -89,9 +95,9 @@ class PostgreSQL:
     def start(self) -> bool:
         """Start it and wait until it answers. Whether it had to be started; one that runs is left alone.
 
-        Raises: ConfigurationError: its data is damaged, or it does not come up; with the last lines of its log.
+        Raises: LocalServerError: its data is damaged, or it does not come up; with the last lines of its log.
         """
-        runs = self.process.runs(self._answers, _READY)
+        runs = self.process.runs(self.answers, _READY)
         if not runs:
             programs = self._programs()
             self._refuse_half_a_directory()
@@ -106,7 +112,7 @@ class PostgreSQL:
                 environment={},
                 account=self.account,
             )
-            self.process.wait(self._answers, _READY)
+            self.process.wait(self.answers, _READY)
         return not runs
 
     def stop(self) -> bool:
@@ -118,7 +124,8 @@ class PostgreSQL:
         if self.account is not None:
             shutil.rmtree(self._roots_part, ignore_errors=True)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it answers."""
         try:
             with psycopg.connect(self.owner.reveal()):
                 return True
@@ -140,7 +147,7 @@ class PostgreSQL:
         needed = (self.data / "PG_VERSION", self.data / "global" / "pg_control", self.directory / "superuser.password")
         missing = [str(path) for path in needed if not path.exists()]
         if missing:
-            raise ConfigurationError(
+            raise LocalServerError(
                 f"PostgreSQL's data in {self.data} is not whole: {', '.join(missing)} is missing. "
                 "Put it back, or begin anew with `shorthold dev down --destroy`"
             )
@@ -150,8 +157,9 @@ class PostgreSQL:
         if self.account is not None:
             place.mkdir(mode=0o700, exist_ok=True)
             shutil.chown(place, self.account.uid, self.account.gid)
-        draft = place / "data.new"  # renamed when it is whole: an interrupted beginning is just begun again
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in place.glob("new.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        draft = place / f"new.{secrets.token_hex(4)}"  # renamed when it is whole: a cut off beginning is begun again
         password = place / f"password.{secrets.token_hex(4)}"
         write_private(password, self.password.reveal())
         if self.account is not None:
@@ -175,15 +183,15 @@ class PostgreSQL:
                 check=False,
             )
         finally:
-            password.unlink()
+            password.unlink(missing_ok=True)
         if done.returncode != 0:
-            raise ConfigurationError(f"initdb failed in {place}: {done.stderr.strip()}")
+            raise LocalServerError(f"initdb failed in {place}: {done.stderr.strip()}")
         draft.rename(self.data)
 
     def _clear_the_way(self) -> None:
         """After a kill -9: wait for orphaned backends to end, then drop a pid file whose number others may have now."""
         if not until(lambda: not _at_work_in(self.data), _READY):
-            raise ConfigurationError(
+            raise LocalServerError(
                 f"a PostgreSQL that `dev up` did not start works in {self.data}: process {_at_work_in(self.data)[0]}"
             )
         if Path("/proc/self/comm").exists():

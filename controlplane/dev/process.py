@@ -14,7 +14,7 @@ from pathlib import Path
 
 from controlplane.dev import launch
 from controlplane.dev.account import Account
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.errors import LocalServerError
 
 _LAST_LINES = 12
 _TAIL = 16 * 1024
@@ -47,7 +47,7 @@ class Process:
     ) -> None:
         """Start it in a session of its own, as `account` where one is given. It sees only `environment`.
 
-        Raises: ConfigurationError: it cannot be started; nothing runs.
+        Raises: LocalServerError: it cannot be started; nothing runs.
         """
         wanted = {
             "command": list(command),
@@ -66,7 +66,7 @@ class Process:
             start_new_session=True,  # Ctrl-C reaches us, not a launch under way
         )
         if done.returncode != 0:
-            raise ConfigurationError(f"{self.name} could not be started: {done.stderr.strip()}")
+            raise LocalServerError(f"{self.name} could not be started: {done.stderr.strip()}")
 
     def stop(self, *, asking: signal.Signals = signal.SIGTERM, patience: timedelta = timedelta(seconds=20)) -> bool:
         """Ask it to end and wait; kill it when patience runs out. Whether there was anything to stop."""
@@ -80,14 +80,14 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # it leads its own session, so this is all of it
             if not until(lambda: self.pid is None, patience):
-                raise ConfigurationError(f"{self.name} (process {pid}) cannot be stopped")
+                raise LocalServerError(f"{self.name} (process {pid}) cannot be stopped")
         self._record.unlink(missing_ok=True)
         return True
 
     def runs(self, ready: Callable[[], bool], patience: timedelta) -> bool:
         """Whether it runs, once it is `ready`; False where it does not run, or ends while we wait.
 
-        Raises: ConfigurationError: patience ran out; with the last lines of its log.
+        Raises: LocalServerError: patience ran out; with the last lines of its log.
         """
         if not until(lambda: self.pid is None or ready(), patience):
             raise self._failure(f"is not ready after {patience.total_seconds():.0f} s")
@@ -96,7 +96,7 @@ class Process:
     def wait(self, ready: Callable[[], bool], patience: timedelta) -> None:
         """Wait until it is `ready`.
 
-        Raises: ConfigurationError: it ended, or patience ran out; with the last lines of its log.
+        Raises: LocalServerError: it ended, or patience ran out; with the last lines of its log.
         """
         if not self.runs(ready, patience):
             raise self._failure("ended at once")
@@ -105,8 +105,8 @@ class Process:
     def _record(self) -> Path:
         return self.directory / "process.json"
 
-    def _failure(self, what: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.name} {what}. The end of {self.log}:\n{self._last_lines()}")
+    def _failure(self, what: str) -> LocalServerError:
+        return LocalServerError(f"{self.name} {what}. The end of {self.log}:\n{self._last_lines()}")
 
     def _last_lines(self) -> str:
         try:

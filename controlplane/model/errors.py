@@ -28,6 +28,13 @@ class ConfigurationError(ControlPlaneError):
     hint = "Correct the setting named above; `shorthold --help` lists where settings come from."
 
 
+class LocalServerError(ConfigurationError):
+    """A server that `dev up` runs on this machine does not start, is damaged or is not there; its data stays."""
+
+    code = "local-server"
+    hint = "`shorthold dev status` shows what runs; `shorthold dev up` goes on where it stopped."
+
+
 class InvalidRequestError(ControlPlaneError):
     """The request cannot be understood; nothing was decided and nothing was made."""
 

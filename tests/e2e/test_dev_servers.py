@@ -11,7 +11,7 @@ import pytest
 
 from controlplane.dev import orders
 from controlplane.dev.loopback import HOST
-from controlplane.dev.openbao import OpenBao
+from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.keys.files import generate
 from controlplane.model.errors import VaultRefusedError
@@ -26,12 +26,12 @@ def test_openbao_is_active_and_survives_kill_9_on_the_same_port(openbao: OpenBao
     before, port = openbao.process.pid, openbao.addr
     assert before is not None
     os.kill(before, signal.SIGKILL)
-    assert openbao.start()
+    assert openbao.start(bao_binary(None))
     assert openbao.active()
     assert openbao.process.pid not in {None, before}
     assert openbao.addr == port
     assert openbao.audit_log.stat().st_size > 0
-    assert not openbao.start()
+    assert not openbao.start(bao_binary(None))
 
 
 def test_only_the_bootstrap_key_opens_openbao_and_it_opens_no_more_than_setting_up_takes(openbao: OpenBao) -> None:
