@@ -1,5 +1,6 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Never
@@ -25,7 +26,7 @@ class RequestGrant:
     ids: Ids
     record: Recorder
     entitlements: Entitlements
-    engines: dict[str, Engine]
+    engines: Mapping[str, Engine]
     store: Store
     issue: IssueGrant
     issuing_within: timedelta

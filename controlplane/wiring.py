@@ -1,0 +1,217 @@
+"""The composition root: settings in, a control plane out. Nobody else knows an adapter."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controlplane.audit.record import Record
+from controlplane.engines import engines
+from controlplane.grants.finish import FinishGrant
+from controlplane.grants.identify import Identify
+from controlplane.grants.issue import IssueGrant
+from controlplane.grants.reap import ReapGrant
+from controlplane.grants.request import RequestGrant
+from controlplane.grants.revoke import RevokeGrant
+from controlplane.grants.show import ShowGrant
+from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.keys import audit as audit_key
+from controlplane.keys.files import load, load_or_create
+from controlplane.model.errors import ConfigurationError, ControlPlaneError, TargetUnavailableError
+from controlplane.model.secret import Secret
+from controlplane.ports import Entitlements, Prober, Roles
+from controlplane.probers.pki import PkiProber
+from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
+from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.stores.sql import SqlStore, open_store
+from controlplane.sync.catalog import Catalog
+from controlplane.vault.client import VaultClient, part
+from controlplane.vault.leases import VaultLeases
+from controlplane.vault.logins import VaultLogins
+from controlplane.vault.prober import prober_role
+from controlplane.vault.roles import VaultRoles
+from controlplane.vault.session import JwtSession
+from controlplane.vault.transport import Server
+from controlplane.worker.pool import Worker
+from controlplane.world import RandomIds, SystemClock
+
+TASK_KEY = "task.pem"
+ISSUING_WITHIN = timedelta(seconds=30)
+"""How long issuing may take; a grant that is still `issuing` then is ended by the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """Every verb, ready to be called, and what the doors show."""
+
+    identify: Identify
+    request: RequestGrant
+    show: ShowGrant
+    finish: FinishGrant
+    entitlements: Entitlements
+    worker: Worker
+    task_key: Mapping[str, str]
+    store: SqlStore
+    vault: VaultClient
+    session: JwtSession
+    postgresql: PostgresqlProber
+
+    def missing(self) -> tuple[str, ...]:
+        """What stands in the way of a grant now, in words; empty when nothing does."""
+        found: list[str] = []
+        for what, check in (("vault", self.session), ("store", self.store.head)):
+            try:
+                check()
+            except ControlPlaneError as error:
+                found.append(f"{what}: {error.detail}")
+        return tuple(found)
+
+    def close(self) -> None:
+        """Close every connection; the worker has stopped before."""
+        self.postgresql.close()
+        self.vault.close()
+        self.session.close()
+        self.store.close()
+
+
+def wire(settings: Settings) -> ControlPlane:
+    """Build it. Nothing is asked of Vault yet: a control plane starts, and can be asked, while Vault is down.
+
+    Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    record = Record(clock=clock, ids=ids)
+    layout = settings.vault.layout
+    signer = load_or_create(settings.keys.directory / TASK_KEY)
+    session = _session(settings.vault, settings.vault.broker, "vault.broker")
+    broker = VaultClient(_server(settings.vault), session)
+    logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
+    store = open_store(settings.store.url, audit_key=audit_key.load_or_create(settings.keys.directory / audit_key.FILE))
+    postgresql = PostgresqlProber(_addresses(settings), _ProberLogins(broker, settings.vault, clock), clock)
+    probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
+    revoke = RevokeGrant(
+        clock=clock,
+        record=record,
+        store=store,
+        logins=logins,
+        leases=leases,
+        probers=probers,
+        pause=lambda span: time.sleep(span.total_seconds()),
+    )
+    worker = Worker(
+        store=store,
+        clock=clock,
+        reap=ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke),
+        tick=settings.worker.tick,
+        threads=settings.worker.threads,
+    )
+    entitlements = Catalog(settings.roles, layout)
+    issue = IssueGrant(
+        clock=clock,
+        record=record,
+        store=store,
+        signer=signer,
+        logins=logins,
+        leases=leases,
+        engines=engines(),
+        layout=layout,
+        wake=worker.wake,
+    )
+    request = RequestGrant(
+        clock=clock,
+        ids=ids,
+        record=record,
+        entitlements=entitlements,
+        engines=engines(),
+        store=store,
+        issue=issue,
+        issuing_within=ISSUING_WITHIN,
+        settling=ISSUING_WITHIN + settings.vault.timeout + settings.vault.max_request_duration,
+    )
+    return ControlPlane(
+        identify=Identify(issuers=TrustedIssuers.of(settings.issuers, clock), store=store, record=record),
+        request=request,
+        show=ShowGrant(store=store),
+        finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        entitlements=entitlements,
+        worker=worker,
+        task_key=signer.jwk,
+        store=store,
+        vault=broker,
+        session=session,
+        postgresql=postgresql,
+    )
+
+
+def sync_roles(settings: Settings) -> Roles:
+    """Vault's configuration as `sync` sees it: with the operator's token where there is one, else as `sync`.
+
+    Raises: ConfigurationError: there is neither.
+    """
+    operator = server_token()
+    if operator is None:
+        return VaultRoles(
+            VaultClient(_server(settings.vault), _session(settings.vault, settings.vault.sync, "vault.sync"))
+        )
+    return VaultRoles(VaultClient(_server(settings.vault), lambda: operator))
+
+
+def _server(vault: VaultSettings) -> Server:
+    return Server(
+        vault.addr,
+        namespace=vault.namespace,
+        cacert=vault.cacert,
+        client_cert=vault.client_cert,
+        client_key=vault.client_key,
+        skip_verify=vault.skip_verify,
+        timeout=vault.timeout,
+    )
+
+
+def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) -> JwtSession:
+    if identity is None:
+        raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file")
+    signer = load(identity.key_file)
+    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
+
+
+def _addresses(settings: Settings) -> dict[str, Address]:
+    return {
+        name: Address(host=target.host, port=target.port, database=target.database, sslmode=target.sslmode)
+        for name, target in settings.targets.items()
+    }
+
+
+class _ProberLogins:
+    """The prober's own credentials, issued by Vault like everybody's."""
+
+    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: SystemClock) -> None:
+        self._broker, self._vault, self._clock = broker, vault, clock
+
+    def __call__(self, connection: str) -> ProberLogin:
+        role = prober_role(self._vault.layout, connection).name
+        asked_at = self._clock.now()
+        answer = self._broker.read(f"{self._vault.layout.mounts['database']}/creds/{role}")
+        data = part(answer, "data")
+        lifetime = (answer or {}).get("lease_duration")
+        match data, lifetime:
+            case {"username": str(username), "password": str(password)}, int(seconds):
+                return ProberLogin(
+                    username=username,
+                    password=Secret(password),
+                    renew_at=asked_at + timedelta(seconds=seconds) * 2 / 3,
+                )
+            case _:
+                raise TargetUnavailableError(f"Vault has no prober login for {connection}")
+
+
+class _Authority:
+    """What a certificate authority publishes: its own certificate, its CRL, and certificates by serial."""
+
+    def __init__(self, broker: VaultClient, mounts: Mapping[str, str]) -> None:
+        self._broker, self._mounts = broker, mounts
+
+    def __call__(self, name: str, what: str) -> str | None:
+        answer = self._broker.read(f"{self._mounts[name]}/cert/{what}")
+        pem = part(answer, "data").get("certificate") if answer else None
+        return pem if isinstance(pem, str) and pem else None
