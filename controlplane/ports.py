@@ -91,8 +91,13 @@ class Engine(Protocol):
         """The secret-engine roles for one scope, in the form in which Vault reads them back."""
         ...
 
-    def capabilities(self, scope: Scope, naming: Naming) -> Mapping[str, Sequence[str]]:
-        """Exact Vault paths and capabilities that a task token needs for one scope; no wildcards."""
+    @property
+    def example(self) -> str:
+        """One scope in YAML: for the documentation, and compiled in a test."""
+        ...
+
+    def capabilities(self, scope: Scope, naming: Naming) -> Mapping[str, JsonObject]:
+        """Exact Vault paths, no wildcards, with what an ACL policy says of each so that one credential can be made."""
         ...
 
     def ask(self, scope: Scope, naming: Naming, *, ttl: timedelta) -> Ask:

@@ -1,0 +1,36 @@
+"""Engines: one kind of target each. A file in this folder with an `ENGINE` is one; nothing else lists them."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+from controlplane.model.entitlement import Scope
+from controlplane.ports import Engine
+
+
+@cache
+def engines() -> Mapping[str, Engine]:
+    """Every engine by its word, which is its file's name. Packages in this folder are no engines.
+
+    Raises: LookupError: a file without `ENGINE`, or whose word is not its name: a fault in the code.
+    """
+    found: dict[str, Engine] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue
+        engine: Engine | None = getattr(importlib.import_module(f"{__name__}.{module.name}"), "ENGINE", None)
+        if engine is None or engine.word != module.name:
+            raise LookupError(f"engines/{module.name}.py must have an ENGINE whose word is {module.name!r}")
+        found[engine.word] = engine
+    return MappingProxyType(found)
+
+
+@cache
+def scope_models() -> Mapping[str, type[Scope]]:
+    """The scope model of every engine: what an entitlement is validated with."""
+    return MappingProxyType({word: engine.scope_model for word, engine in engines().items()})
+
+
+__all__ = ["engines", "scope_models"]

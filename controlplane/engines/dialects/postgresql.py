@@ -1,0 +1,158 @@
+"""PostgreSQL (16 and later): privileges on a group role, a login that is its member, and an end that ends sessions.
+
+Vault fills `{{name}}`, `{{password}}` and `{{expiration}}` in, runs all entries of a list of statements in one
+transaction, and splits an entry at `;` unless it contains the word END. Every other value in these texts was
+parsed (privilege.py) or is a name of ours; nothing is pasted.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from controlplane.engines.dialects.privilege import Privilege
+
+_MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
+
+# A number that all control planes agree on: creators of group roles wait for each other, because two GRANTs on
+# one table at the same time fail with "tuple concurrently updated".
+_LOCK = int.from_bytes(hashlib.sha256(b"shorthold group roles").digest()[:8], signed=True)
+
+# That a crash of the database loses this is safe (access is gone), so nobody waits for the disk here. The
+# self-grant lets the management user drop what the login may come to own. A random password needs no stretching,
+# and SCRAM's 4096 rounds would cost more than everything else together. The login inherits the group's privileges
+# but cannot become it (SET FALSE), so that nothing it makes is the group's.
+_CREATION = """DO $shorthold$
+BEGIN
+  SET LOCAL synchronous_commit = off;
+  SET LOCAL createrole_self_grant = 'set, inherit';
+  SET LOCAL scram_iterations = 1;
+  FOR attempt IN 1..2 LOOP
+    EXIT WHEN EXISTS (
+      SELECT FROM pg_catalog.pg_roles WHERE rolname = '<group>'
+        AND <checks>
+    );
+    IF attempt = 2 THEN
+      RAISE EXCEPTION 'role % may not grant all that % needs: it lacks a grant option', current_user, '<group>';
+    END IF;
+    PERFORM pg_catalog.pg_advisory_xact_lock(<lock>);
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '<group>') THEN
+      CREATE ROLE "<group>" NOLOGIN;
+    END IF;
+    IF NOT pg_catalog.has_database_privilege('<group>', current_database(), 'CONNECT') THEN
+      EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), '<group>');
+    END IF;
+    <grants>
+  END LOOP;
+END $shorthold$;
+CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT <sessions>;
+GRANT "<group>" TO "{{name}}" WITH INHERIT TRUE, SET FALSE"""
+
+RENEWAL = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
+
+# First nobody can log in any more, and that is committed before anything else is tried: what the login left
+# behind may keep it from being dropped, but never keeps it open. Whoever holds a lock on his own row (ALTER ROLE
+# CURRENT_USER in an open transaction) or comes back at once is ended again until the change goes through.
+# Then sessions end, and only then is dropped what nobody can use. A login that is gone already is fine.
+# Without clearing the snapshot a transaction sees the sessions that there were when it first looked.
+REVOCATION = """DO $shorthold$
+DECLARE
+  who CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
+BEGIN
+  SET LOCAL synchronous_commit = off; -- the second commit waits for the disk, for both
+  SET LOCAL lock_timeout = '200ms';
+  FOR attempt IN 1..25 LOOP
+    EXIT WHEN who IS NULL;
+    PERFORM pg_catalog.pg_stat_clear_snapshot();
+    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = who;
+    BEGIN
+      ALTER ROLE "{{name}}" NOLOGIN;
+      EXIT;
+    EXCEPTION
+      WHEN undefined_object THEN
+        EXIT; -- dropped by somebody else just now
+      WHEN lock_not_available OR internal_error THEN -- the latter is "tuple concurrently updated"
+        IF attempt = 25 THEN
+          RAISE;
+        END IF;
+    END;
+  END LOOP;
+END $shorthold$;
+COMMIT AND CHAIN;
+DO $shorthold$
+DECLARE
+  who CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
+BEGIN
+  IF who IS NULL THEN
+    RETURN;
+  END IF;
+  SET LOCAL lock_timeout = '5s';
+  FOR attempt IN 1..1000 LOOP
+    PERFORM pg_catalog.pg_stat_clear_snapshot();
+    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = who;
+    EXIT WHEN NOT FOUND;
+    PERFORM pg_catalog.pg_sleep(0.005);
+  END LOOP;
+  DROP OWNED BY "{{name}}";
+  DROP ROLE "{{name}}";
+  -- Whoever was let in just before NOLOGIN may have appeared only now.
+  PERFORM pg_catalog.pg_stat_clear_snapshot();
+  PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = who;
+END $shorthold$"""
+
+
+def group_role(prefix: str, entitlement: str, revision: str, scope: str) -> str:
+    """The name of the NOLOGIN role that carries a scope's privileges; at most 63 bytes.
+
+    A long entitlement name is cut, which is safe: the revision is a digest over the whole name.
+    """
+    rest = f"-{revision}-{scope}"
+    return f"{prefix}-{entitlement}"[: _MAX_NAME - len(rest)] + rest
+
+
+def creation(group: str, privileges: Iterable[Privilege], *, sessions: int) -> str:
+    """Make the group role where it is missing or lacks something, then the login: one text, one round trip.
+
+    `sessions` is how many connections the login may have at once.
+    """
+    granted = sorted(set(privileges), key=str)
+    parts = {
+        "<group>": group,
+        "<lock>": str(_LOCK),
+        "<checks>": "\n        AND ".join(_checks(granted)),
+        "<grants>": "\n    ".join(f'GRANT {what} TO "{group}";' for what in _grants(granted)),
+        "<sessions>": str(sessions),
+    }
+    text = _CREATION
+    for placeholder, part in parts.items():
+        text = text.replace(placeholder, part)
+    return text
+
+
+def _grants(privileges: list[Privilege]) -> Iterator[str]:
+    for schema in sorted({privilege.schema for privilege in privileges}):
+        yield f"USAGE ON SCHEMA {_quoted(schema)}"
+    for privilege in privileges:
+        columns = f" ({', '.join(map(_quoted, privilege.columns))})" if privilege.columns else ""
+        yield f"{privilege.verb.upper()}{columns} ON {privilege.kind.upper()} {_relation(privilege)}"
+
+
+def _checks(privileges: list[Privilege]) -> Iterator[str]:
+    """Whether the group role still has all of it: a table that was made anew has lost its grants."""
+    yield "pg_catalog.has_database_privilege(oid, current_database(), 'CONNECT')"
+    for schema in sorted({privilege.schema for privilege in privileges}):
+        yield f"pg_catalog.has_schema_privilege(oid, '{schema}', 'USAGE')"
+    for privilege in privileges:
+        relation, verb = _relation(privilege), privilege.verb.upper()
+        if privilege.columns:
+            for column in privilege.columns:
+                yield f"pg_catalog.has_column_privilege(oid, '{relation}', '{column}', '{verb}')"
+        else:
+            yield f"pg_catalog.has_{privilege.kind}_privilege(oid, '{relation}', '{verb}')"
+
+
+def _relation(privilege: Privilege) -> str:
+    return f"{_quoted(privilege.schema)}.{_quoted(privilege.name)}"
+
+
+def _quoted(name: str) -> str:
+    # The grammar of names lets no quote, backslash, dollar, brace or semicolon through.
+    return f'"{name}"'

@@ -1,0 +1,121 @@
+"""Compile an entitlement into Vault objects: secret roles, one ACL policy, one JWT role. Pure; equal in, equal out.
+
+The revision is a digest of the compiled content, so names tell content: a change is a new name, never an edit.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from controlplane.model.canonical import JsonObject, JsonValue, canonical
+from controlplane.model.duration import format_duration
+from controlplane.model.entitlement import Eligibility, Entitlement, Glob
+from controlplane.model.grant import Revision
+from controlplane.model.plan import Compiled, Layout, Naming, ObjectKind, VaultObject
+from controlplane.ports import Engine
+
+METADATA = ("grant", "issuer", "subject", "entitlement", "revision", "task", "intent")
+"""Claims of a task JWT that become metadata of the task token, so that Vault's own audit log names them."""
+
+_BLANK = Revision("0" * 8)
+_CLOCK_SKEW = 5  # seconds between our clock and Vault's; a task JWT lives 15 s besides
+
+
+def compiled(entitlement: Entitlement, layout: Layout, engines: Mapping[str, Engine]) -> Compiled:
+    """What `entitlement` means in Vault.
+
+    Raises: KeyError: an engine of its scopes has no mount in `layout` (lint says so first).
+    """
+    blank = _objects(entitlement, Naming(layout=layout, entitlement=entitlement.name, revision=_BLANK), engines)
+    digest = hashlib.sha256(canonical([_content(item) for item in blank])).hexdigest()
+    naming = Naming(layout=layout, entitlement=entitlement.name, revision=Revision(digest[:8]))
+    return Compiled(entitlement=entitlement, naming=naming, objects=_objects(entitlement, naming, engines))
+
+
+def _content(item: VaultObject) -> JsonValue:
+    return {"path": item.path, "data": dict(item.data)}
+
+
+def _objects(entitlement: Entitlement, naming: Naming, engines: Mapping[str, Engine]) -> tuple[VaultObject, ...]:
+    roles = [
+        role
+        for scope in sorted(entitlement.scopes, key=lambda scope: scope.name)
+        for role in engines[scope.engine].roles(
+            scope, naming, default=entitlement.ttl.default, maximum=entitlement.ttl.max
+        )
+    ]
+    return (
+        *roles,
+        VaultObject(
+            kind=ObjectKind.POLICY,
+            path=f"sys/policies/acl/{naming.base}",
+            entitlement=entitlement.name,
+            data={"policy": canonical({"path": _rules(entitlement, naming, engines)}).decode()},
+        ),
+        VaultObject(
+            kind=ObjectKind.JWT_ROLE,
+            path=f"auth/{naming.layout.auth_mount}/role/{naming.base}",
+            entitlement=entitlement.name,
+            data=_jwt_role(entitlement, naming),
+        ),
+    )
+
+
+def _rules(entitlement: Entitlement, naming: Naming, engines: Mapping[str, Engine]) -> dict[str, JsonValue]:
+    """Exactly the paths that issuing needs: make each credential, and wrap once for no longer than ours."""
+    longest = format_duration(naming.layout.wrap_ttl)
+    rules: dict[str, JsonValue] = {
+        "sys/wrapping/wrap": {"capabilities": ["update"], "min_wrapping_ttl": "1s", "max_wrapping_ttl": longest}
+    }
+    for scope in entitlement.scopes:
+        for path, rule in engines[scope.engine].capabilities(scope, naming).items():
+            rules[path] = dict(rule)
+    return rules
+
+
+def _jwt_role(entitlement: Entitlement, naming: Naming) -> JsonObject:
+    """Every field is written, so that none is left to a default. Source: OpenBao docs, api/auth/jwt, "Create role"."""
+    workloads = sorted({_workload(entry) for entry in entitlement.eligibility})
+    globs = any(isinstance(entry.subject, Glob) for entry in entitlement.eligibility)
+    return {
+        "role_type": "jwt",
+        "bound_audiences": [naming.layout.audience],
+        "bound_subject": "",
+        # An outer ceiling: Vault's `*` crosses ':' and '/'. The exact check is ours, in `decide`.
+        "bound_claims_type": "glob" if globs else "string",
+        "bound_claims": {
+            "entitlement": entitlement.name,
+            "revision": naming.revision,
+            "workload": [*workloads],
+        },
+        "claim_mappings": {claim: claim for claim in METADATA},
+        "user_claim": "sub",
+        "user_claim_json_pointer": False,
+        "groups_claim": "",
+        # -1 switches a leeway off, 0 would be the server's default of minutes.
+        "clock_skew_leeway": _CLOCK_SKEW,
+        "expiration_leeway": -1,
+        "not_before_leeway": -1,
+        "token_type": "service",
+        "token_policies": [naming.base],
+        "token_no_default_policy": True,
+        "token_ttl": int(entitlement.ttl.default.total_seconds()),
+        "token_max_ttl": int(entitlement.ttl.max.total_seconds()),
+        "token_explicit_max_ttl": int(entitlement.ttl.max.total_seconds()),
+        "token_num_uses": 0,
+        "token_period": 0,
+        "token_bound_cidrs": [],
+        "token_strictly_bind_ip": False,
+        "token_policies_template_claims": False,
+        "allowed_redirect_uris": [],
+        "oidc_scopes": [],
+        "oauth2_metadata": [],
+        "verbose_oidc_logging": False,
+        "max_age": 0,
+    }
+
+
+def _workload(entry: Eligibility) -> str:
+    # Issuer and subject in one claim, because Vault checks claims one by one: it would pair any with any.
+    # No issuer's name has a space, so the pairing cannot be read in two ways.
+    subject = entry.subject.glob if isinstance(entry.subject, Glob) else entry.subject
+    return f"{entry.issuer} {subject}"

@@ -1,0 +1,169 @@
+"""The difference between what entitlements want and what stands in Vault. Pure; needs no state file.
+
+Names carry content, so a missing name is a creation, the same name with other content is drift, and a name of
+ours that nobody wants is retired: its JWT role at once, so that nobody logs in any more, and the rest when no
+lease hangs from it, because Vault revokes a lease with what its role says at that moment.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from controlplane.model.canonical import JsonObject, JsonValue, canonical
+from controlplane.model.plan import Action, Change, Compiled, Layout, ObjectKind, Plan, VaultObject
+from controlplane.sync.ours import Origin, origin
+
+_ORDER: Final = {kind: place for place, kind in enumerate(ObjectKind)}
+
+# What only some servers know and read back. A field that a server does not show is one it does not have.
+_SOME_SERVERS: Final = frozenset(
+    {"not_after_bound", "not_before_bound", "token_strictly_bind_ip", "token_policies_template_claims"}
+)
+# What a server fills in by itself, and what means the same as leaving it out.
+_FILLED_IN: Final[JsonObject] = {"callback_mode": "client"}
+
+
+def difference(
+    layout: Layout,
+    wanted: Iterable[Compiled],
+    present: Mapping[str, VaultObject],
+    *,
+    leases: Mapping[str, int],
+) -> Plan:
+    """What would have to change so that exactly `wanted` stands in Vault.
+
+    `present` is by path; what is not ours in it is ignored. `leases` tells how many leases hang from each secret
+    role that stands there; a path that is missing has none.
+    """
+    targets = {item.path: item for compiled in wanted for item in compiled.objects}
+    ours = {
+        path: (item, where) for path, item in present.items() if (where := origin(layout, item.kind, path)) is not None
+    }
+    changes = [_put(item, ours[path][0] if path in ours else None) for path, item in targets.items()]
+    unwanted = {path: found for path, found in ours.items() if path not in targets}
+    busy = _busy(ours.values(), leases)
+    changes += [_away(item, busy.get(where, 0)) for item, where in unwanted.values()]
+    ordered = tuple(sorted((change for change in changes if change is not None), key=_place))
+    return Plan(changes=ordered, digest=digest(ordered))
+
+
+def digest(changes: Iterable[Change]) -> str:
+    """What binds an apply to the plan that was shown: 64 hex digits over all changes.
+
+    How many leases still hang is left out: it changes by the second and decides only whether something waits.
+    """
+    told: list[JsonValue] = [
+        {
+            "action": Action.RETIRE if change.action is Action.DRAIN else change.action,
+            "kind": change.kind,
+            "path": change.path,
+            "before": None if change.before is None else dict(change.before),
+            "after": None if change.after is None else dict(change.after),
+        }
+        for change in changes
+    ]
+    return hashlib.sha256(canonical(told)).hexdigest()
+
+
+def drift(wanted: VaultObject, present: JsonObject) -> tuple[str, ...]:
+    """The fields in which what stands at `wanted.path` differs from it; empty where it stands as compiled.
+
+    A field that `wanted` does not name may be there only if it is empty: a newer server's default, say.
+    """
+    if wanted.kind is ObjectKind.POLICY:
+        return () if _rules(wanted.data) == _rules(present) else ("policy",)
+    differing = [
+        name
+        for name, value in wanted.data.items()
+        if not (name in _SOME_SERVERS and name not in present) and not _same(value, present.get(name))
+    ]
+    return tuple(sorted([*differing, *_foreign(wanted, present)]))
+
+
+def _foreign(wanted: VaultObject, present: JsonObject) -> list[str]:
+    return [
+        name for name, value in present.items() if name not in wanted.data and value and value != _FILLED_IN.get(name)
+    ]
+
+
+def _same(wanted: JsonValue, present: JsonValue) -> bool:
+    return wanted == present or (not wanted and not present)
+
+
+def _rules(data: JsonObject) -> JsonValue:
+    text = data.get("policy")
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return text  # HCL that somebody wrote by hand
+
+
+def _put(wanted: VaultObject, present: VaultObject | None) -> Change | None:
+    if present is None:
+        return _change(Action.CREATE, wanted, None, wanted.data, "it is not in Vault")
+    fields = drift(wanted, present.data)
+    if not fields:
+        return None
+    # Vault keeps a field that a write does not name, so what others added is written empty.
+    after = dict(wanted.data)
+    if wanted.kind is not ObjectKind.POLICY:
+        after |= {name: _empty(present.data[name]) for name in _foreign(wanted, present.data)}
+    return _change(
+        Action.REPAIR,
+        wanted,
+        present.data,
+        after,
+        f"somebody changed {', '.join(fields)} in Vault since it was applied",
+    )
+
+
+def _empty(value: JsonValue) -> JsonValue:
+    match value:
+        case bool():
+            return False
+        case int() | float():
+            return 0
+        case str():
+            return ""
+        case list():
+            return []
+        case _:
+            return {}
+
+
+def _busy(ours: Iterable[tuple[VaultObject, Origin]], leases: Mapping[str, int]) -> dict[Origin, int]:
+    """How many leases hang from all roles of a revision: its policy waits for them as its roles do."""
+    counts: dict[Origin, int] = {}
+    for item, where in ours:
+        if item.kind is ObjectKind.SECRET_ROLE:
+            counts[where] = counts.get(where, 0) + leases.get(item.path, 0)
+    return counts
+
+
+def _away(item: VaultObject, leases: int) -> Change:
+    if item.kind is ObjectKind.JWT_ROLE:
+        return _change(Action.RETIRE, item, item.data, None, "no entitlement wants it: nobody logs in here any more")
+    if leases:
+        why = f"no entitlement wants it, but {leases} lease{'s hang' if leases > 1 else ' hangs'} from it still"
+        return _change(Action.DRAIN, item, item.data, None, why)
+    return _change(Action.RETIRE, item, item.data, None, "no entitlement wants it and no lease hangs from it")
+
+
+def _change(action: Action, item: VaultObject, before: JsonObject | None, after: JsonObject | None, why: str) -> Change:
+    return Change(
+        action=action,
+        kind=item.kind,
+        path=item.path,
+        entitlement=item.entitlement,
+        before=before,
+        after=after,
+        why=why,
+    )
+
+
+def _place(change: Change) -> tuple[bool, str, int, str]:
+    """Everything that comes before anything that goes; what comes in the order of its need, what goes in reverse."""
+    goes = change.after is None
+    order = _ORDER[change.kind]
+    return (goes, change.entitlement, -order if goes else order, change.path)
