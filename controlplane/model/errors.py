@@ -138,3 +138,24 @@ class AuditBrokenError(ControlPlaneError):
 
     code, exit_status = "audit-broken", 2
     hint = "Keep this copy as evidence, compare it with a backup or an export, and treat later records as unproved."
+
+
+class BrokenEntitlementsError(ControlPlaneError):
+    """Entitlements have errors; as a broken one would look like one that nobody wants, nothing was done."""
+
+    code, status = "broken-entitlements", HTTPStatus.UNPROCESSABLE_ENTITY
+    hint = "Correct what is listed; `shorthold sync lint` looks again."
+
+
+class StalePlanError(ControlPlaneError):
+    """The entitlements or Vault have changed since the plan was made; nothing was applied."""
+
+    code, status = "stale-plan", HTTPStatus.CONFLICT
+    hint = "Make a new plan with `shorthold sync plan --out FILE`, look at it, and apply that."
+
+
+class NotAppliedError(ControlPlaneError):
+    """Vault shows something else than what was just written: somebody else writes there too, or it drops fields."""
+
+    code, status, exit_status = "not-applied", HTTPStatus.BAD_GATEWAY, 2
+    hint = "Run `shorthold sync plan` to see what stands there now."

@@ -1,0 +1,163 @@
+"""Lint: what a sound entitlement should still not say. Each rule has a stable name and one function.
+
+An `exceptions:` entry with owner, reason and expiry lets an entitlement break a rule of policy; what would not
+work in Vault, or would mean something else there, no exception allows.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final
+
+from controlplane.model.duration import format_duration
+from controlplane.model.entitlement import Glob, Risk
+from controlplane.model.plan import Layout
+from controlplane.sync.document import Path
+from controlplane.sync.load import Source
+from controlplane.sync.ours import reserved
+from controlplane.sync.problem import Problem, Severity
+from controlplane.sync.tiers import Tiers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What entitlements are held against."""
+
+    tiers: Tiers
+    layout: Layout
+    today: date
+
+
+Finding = tuple[Path, str]
+"""Where in the document, and what to do."""
+
+Rule = Callable[[Source, Surroundings], Iterator[Finding]]
+
+
+def lint(source: Source, around: Surroundings) -> tuple[Problem, ...]:
+    """What is wrong with one entitlement, in order of place; warnings among it."""
+    excepted = {entry.rule for entry in source.entitlement.exceptions if entry.expires >= around.today}
+    holding = FIRM | {name: rule for name, rule in POLICY.items() if name not in excepted}
+    errors = _problems(source, around, holding)
+    warnings = (replace(problem, severity=Severity.WARNING) for problem in _problems(source, around, ADVICE))
+    return tuple(sorted([*errors, *warnings]))
+
+
+def _problems(source: Source, around: Surroundings, rules: dict[str, Rule]) -> Iterator[Problem]:
+    for name, rule in rules.items():
+        for path, message in rule(source, around):
+            yield source.problem(path, name, message)
+
+
+def _reserved_name(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    if reserved(source.entitlement.name):
+        yield ("entitlement",), f"{source.entitlement.name} is reserved: choose another name"
+
+
+def _unknown_mount(source: Source, around: Surroundings) -> Iterator[Finding]:
+    for place, scope in enumerate(source.entitlement.scopes):
+        if scope.engine not in around.layout.mounts:
+            yield (
+                ("scopes", place, "engine"),
+                f"the settings name no mount for {scope.engine}: add vault.mounts.{scope.engine}",
+            )
+
+
+def _star_in_exact_subject(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """Vault would read the star as a pattern as soon as another entry is a glob."""
+    del around
+    for place, entry in enumerate(source.entitlement.eligibility):
+        if isinstance(entry.subject, str) and "*" in entry.subject:
+            yield (
+                ("eligibility", place, "subject"),
+                'an exact subject has no *: write {glob: "…"} if a pattern is meant',
+            )
+
+
+def _ttl_above_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk, ttl = source.entitlement.risk, source.entitlement.ttl
+    ceiling = around.tiers.of(risk).max_ttl
+    if ttl.max > ceiling:
+        yield (
+            ("ttl", "max"),
+            f"{format_duration(ttl.max)} is longer than the {format_duration(ceiling)} of tier {risk}",
+        )
+
+
+def _approval_below_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk, approval = source.entitlement.risk, source.entitlement.approval
+    quorum = around.tiers.of(risk).quorum
+    if (0 if approval is None else approval.quorum) < quorum:
+        where = ("risk",) if approval is None else ("approval", "quorum")
+        yield (
+            where,
+            f"tier {risk} needs the approval of at least {quorum}: add approval: {{quorum: {quorum}, from: […]}}",
+        )
+
+
+def _glob_too_wide(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A pattern that leaves a whole segment open admits workloads that nobody has thought of."""
+    del around
+    if source.entitlement.risk is not Risk.HIGH:
+        return
+    for place, entry in enumerate(source.entitlement.eligibility):
+        if isinstance(entry.subject, Glob) and "*" in re.split("[:/]", entry.subject.glob):
+            yield (
+                ("eligibility", place, "subject", "glob"),
+                "at tier high a * never stands for a whole segment between ':' and '/': name the workloads closer",
+            )
+
+
+def _expired_exception(source: Source, around: Surroundings) -> Iterator[Finding]:
+    for place, entry in enumerate(source.entitlement.exceptions):
+        if entry.expires < around.today:
+            yield (
+                ("exceptions", place, "expires"),
+                f"the exception from {entry.rule} has expired: {entry.owner} decides",
+            )
+
+
+def _unknown_rule(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    for place, entry in enumerate(source.entitlement.exceptions):
+        if entry.rule not in POLICY:
+            known = ", ".join(sorted(POLICY))
+            yield ("exceptions", place, "rule"), f"there is no exception from {entry.rule}, only from: {known}"
+
+
+def _unneeded_exception(source: Source, around: Surroundings) -> Iterator[Finding]:
+    for place, entry in enumerate(source.entitlement.exceptions):
+        rule = POLICY.get(entry.rule)
+        if rule is not None and not any(rule(source, around)):
+            yield ("exceptions", place, "rule"), f"nothing breaks {entry.rule} any more: take the exception out"
+
+
+def _context_unchecked(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    for condition in sorted(source.entitlement.context.model_fields_set):
+        yield ("context", condition), f"this release cannot check {condition}, so every request is denied"
+
+
+FIRM: Final[dict[str, Rule]] = {
+    "reserved-name": _reserved_name,
+    "unknown-mount": _unknown_mount,
+    "star-in-exact-subject": _star_in_exact_subject,
+    "expired-exception": _expired_exception,
+    "unknown-rule": _unknown_rule,
+}
+"""Rules that no exception lifts."""
+
+POLICY: Final[dict[str, Rule]] = {
+    "ttl-above-tier": _ttl_above_tier,
+    "approval-below-tier": _approval_below_tier,
+    "glob-too-wide": _glob_too_wide,
+}
+"""Rules that an exception lifts until it expires."""
+
+ADVICE: Final[dict[str, Rule]] = {
+    "unneeded-exception": _unneeded_exception,
+    "context-unchecked": _context_unchecked,
+}
+"""Warnings."""

@@ -1,0 +1,59 @@
+"""Risk tiers (`tiers.toml` beside the entitlements): how long a grant of each may live, and who must agree."""
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from controlplane.model.duration import Duration
+from controlplane.model.entitlement import MAX_TTL, Risk
+from controlplane.model.errors import ConfigurationError
+
+FILE = "tiers.toml"
+
+
+class Tier(BaseModel):
+    """The ceilings of one tier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    max_ttl: Duration = Field(le=MAX_TTL)
+    quorum: int = Field(ge=0, le=10)
+
+
+class Tiers(BaseModel):
+    """All of them. Without a file these hold; the shipped file says the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: Tier = Tier(max_ttl=timedelta(hours=1), quorum=0)
+    medium: Tier = Tier(max_ttl=timedelta(minutes=30), quorum=0)
+    high: Tier = Tier(max_ttl=timedelta(minutes=15), quorum=1)
+
+    def of(self, risk: Risk) -> Tier:
+        """The tier of that risk."""
+        match risk:
+            case Risk.LOW:
+                return self.low
+            case Risk.MEDIUM:
+                return self.medium
+            case Risk.HIGH:
+                return self.high
+
+
+def load(directory: Path) -> Tiers:
+    """The tiers of `directory`, the built-in ones where it has no file.
+
+    Raises: ConfigurationError: the file cannot be read or understood.
+    """
+    path = directory / FILE
+    try:
+        return Tiers.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Tiers()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"{path}: {wrong}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
