@@ -2,13 +2,16 @@
 
 from datetime import timedelta
 from http import HTTPStatus
+from typing import TypeVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import VaultUnavailableError
 from controlplane.vault.refusal import Refusal
 from controlplane.vault.transport import Answer, Server, TokenSource, Transport, VaultAdapter
+
+Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class VaultClient:
@@ -63,6 +66,19 @@ def part(answer: Answer | None, name: str) -> dict[str, JsonValue]:
     return value
 
 
+def understood(shape: type[Shape], answer: Answer | None, name: str | None = None) -> Shape:
+    """The answer, or its part `name`, as a `shape`.
+
+    Raises: VaultUnavailableError: it does not have that shape; the error quotes nothing, for it may hold a secret.
+    """
+    value = answer if name is None else part(answer, name)
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors() if problem["loc"]})) or "it"
+        raise VaultUnavailableError(f"Vault's answer is not as expected: look at {wrong}") from None
+
+
 def _unless_absent(adapter: VaultAdapter, method: str, path: str) -> Answer | None:
     """The answer, None on a 404 without a text. With a text it is no such mount or namespace: that is a refusal."""
     try:
@@ -73,4 +89,4 @@ def _unless_absent(adapter: VaultAdapter, method: str, path: str) -> Answer | No
         raise
 
 
-__all__ = ["Answer", "Server", "TokenSource", "VaultClient", "part"]
+__all__ = ["Answer", "Server", "TokenSource", "VaultClient", "part", "understood"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from controlplane.engines.dialects import postgresql
 from controlplane.model.canonical import JsonObject
 from controlplane.model.plan import Layout
 from controlplane.vault.client import VaultClient, part
@@ -12,19 +13,12 @@ from controlplane.vault.client import VaultClient, part
 POSTGRESQL: Final = "postgresql-database-plugin"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
-_CREATE: Final = (
-    "CREATE ROLE \"{{name}}\" LOGIN CONNECTION LIMIT 10 PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
+# The same settings, for the same reasons, as for every login that the database engine compiles.
+_CREATION: Final = (
+    "SET LOCAL createrole_self_grant = 'set, inherit'",
+    "SET LOCAL scram_iterations = 1",
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT 10",
     'GRANT pg_read_all_stats TO "{{name}}"',
-)
-_RENEW: Final = ("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}'",)
-_TERMINATE: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'"
-_IF_THERE: Final = "DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN %s; END IF; END $$"
-_REVOKE: Final = (
-    _TERMINATE,
-    _IF_THERE % 'ALTER ROLE "{{name}}" NOLOGIN',
-    _TERMINATE,
-    _IF_THERE % 'DROP OWNED BY "{{name}}"',
-    'DROP ROLE IF EXISTS "{{name}}"',
 )
 
 
@@ -66,9 +60,9 @@ def prober_role(layout: Layout, connection: str) -> ProberRole:
         name=f"{layout.prefix}-prober-{connection}",
         body={
             "db_name": connection,
-            "creation_statements": list(_CREATE),
-            "renew_statements": list(_RENEW),
-            "revocation_statements": list(_REVOKE),
+            "creation_statements": list(_CREATION),
+            "renew_statements": [postgresql.RENEWAL],
+            "revocation_statements": [postgresql.REVOCATION],
             "rollback_statements": [],
             "default_ttl": 3600,
             "max_ttl": 8 * 3600,

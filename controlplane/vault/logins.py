@@ -1,0 +1,146 @@
+"""Where a task logs in and reads its credentials; each call is made once, because each may make something."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from hvac.api.auth_methods import JWT, Token
+from hvac.api.system_backend import Wrapping
+from pydantic import BaseModel, Field, JsonValue
+
+from controlplane.model.errors import NotSyncedError
+from controlplane.model.grant import GrantId
+from controlplane.model.lease import Accessor, Ask, LeaseId, Response, TaskToken, TokenFacts, Wrapped
+from controlplane.model.plan import Layout
+from controlplane.model.secret import Secret
+from controlplane.vault.client import VaultClient, understood
+from controlplane.vault.refusal import Refusal
+from controlplane.vault.transport import VaultAdapter
+
+GRANT_KEY: Final = "grant"
+"""The metadata of a task token under which its grant's id stands."""
+
+
+class VaultLogins:
+    """Fits `ports.Logins`. `broker` looks tokens up; a task acts with its own token only."""
+
+    def __init__(self, layout: Layout, broker: VaultClient) -> None:
+        self._mount = layout.auth_mount
+        self._broker = broker
+        self._jwt: Any = JWT(adapter=VaultAdapter(broker.transport, None))
+        self._tokens: Any = Token(adapter=broker.adapter)
+
+    def login(self, role: str, assertion: Secret) -> TaskToken:
+        """Log in once as `role` with a task JWT; see the port for the errors."""
+        try:
+            answer = self._jwt.jwt_login(role, assertion.reveal(), use_token=False, path=self._mount)
+        except Refusal as refusal:
+            if refusal.answered == HTTPStatus.BAD_REQUEST and refusal.says("could not be found"):
+                raise NotSyncedError(f"Vault has no role {role} at auth/{self._mount}") from None
+            raise
+        auth = understood(_Auth, answer, "auth")
+        return TaskToken(token=Secret(auth.client_token), accessor=Accessor(auth.accessor))
+
+    def facts(self, accessor: Accessor) -> TokenFacts | None:
+        """What Vault knows of the token; one that is being revoked, or is a zombie, has `num_uses` -1."""
+        token = self._look_up(accessor)
+        return None if token is None else token.facts()
+
+    def accessors_of(self, grant: GrantId) -> Sequence[Accessor]:
+        """Accessors of task tokens of this grant: asks for every accessor in the server, one by one."""
+        found: list[Accessor] = []
+        for accessor in map(Accessor, self._broker.list("auth/token/accessors")):
+            token = self._look_up(accessor)
+            if token is None or token.path != f"auth/{self._mount}/login":
+                continue  # ended meanwhile, or nothing of ours
+            if (token.meta or {}).get(GRANT_KEY) == grant:
+                found.append(accessor)
+        return found
+
+    def read(self, token: Secret, ask: Ask) -> Response:
+        """Make one credential with the task's token."""
+        task = VaultAdapter(self._broker.transport, lambda: token)
+        answer = task.get(ask.path) if ask.body is None else task.put(ask.path, json=dict(ask.body))
+        lease = understood(_Leased, answer)
+        return Response(
+            lease=LeaseId(lease.lease_id),
+            lease_ttl=timedelta(seconds=lease.lease_duration),
+            data={name: _secret(value) for name, value in lease.data.items()},
+        )
+
+    def wrap(self, token: Secret, payload: Mapping[str, Mapping[str, Secret]], ttl: timedelta) -> Wrapped:
+        """Wrap `payload` with the task's token. Revoking that token later leaves the wrapping token alive."""
+        api: Any = Wrapping(adapter=VaultAdapter(self._broker.transport, lambda: token))
+        shown = {scope: {name: secret.reveal() for name, secret in fields.items()} for scope, fields in payload.items()}
+        wrapped = understood(_WrapInfo, api.wrap(shown, ttl=int(ttl.total_seconds())), "wrap_info")
+        return Wrapped(
+            token=Secret(wrapped.token), accessor=Accessor(wrapped.accessor), ttl=timedelta(seconds=wrapped.ttl)
+        )
+
+    def _look_up(self, accessor: Accessor) -> "_Token | None":
+        try:
+            return understood(_Token, self._tokens.lookup_accessor(accessor), "data")
+        except Refusal as refusal:
+            if refusal.says("invalid accessor"):
+                return None
+            raise
+
+
+class _Auth(BaseModel):
+    client_token: str = Field(min_length=1)
+    accessor: str = Field(min_length=1)
+
+
+class _Token(BaseModel):
+    """OpenBao docs, api/auth/token, "Lookup a token (accessor)"; spans in seconds."""
+
+    accessor: str
+    type: str
+    orphan: bool
+    path: str
+    policies: list[str]
+    ttl: int
+    explicit_max_ttl: int
+    period: int = 0
+    num_uses: int
+    meta: dict[str, str] | None = None
+
+    def facts(self) -> TokenFacts:
+        return TokenFacts(
+            accessor=Accessor(self.accessor),
+            kind=self.type,
+            orphan=self.orphan,
+            policies=frozenset(self.policies),
+            ttl=timedelta(seconds=self.ttl),
+            explicit_max_ttl=timedelta(seconds=self.explicit_max_ttl),
+            period=timedelta(seconds=self.period),
+            num_uses=self.num_uses,
+            metadata=self.meta or {},
+        )
+
+
+class _Leased(BaseModel):
+    lease_id: str = Field(min_length=1)
+    lease_duration: int
+    data: dict[str, JsonValue]
+
+
+class _WrapInfo(BaseModel):
+    token: str = Field(min_length=1)
+    accessor: str = Field(min_length=1)
+    ttl: int
+
+
+def _secret(value: JsonValue) -> Secret | int | bool | list[Secret] | None:
+    """`value` with every text in it made a secret; what has no simple form becomes secret JSON text."""
+    match value:
+        case str():
+            return Secret(value)
+        case bool() | int() | None:
+            return value
+        case list():
+            return [Secret(item if isinstance(item, str) else json.dumps(item)) for item in value]
+        case _:
+            return Secret(json.dumps(value))
