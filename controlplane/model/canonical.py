@@ -8,13 +8,15 @@ from pydantic import JsonValue
 
 JsonObject = Mapping[str, JsonValue]
 
+_WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical(value: JsonValue | JsonObject) -> bytes:
     """`value` as UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes.
 
     Raises: ValueError: a float that JSON does not know (NaN, infinity).
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _WRITER.encode(value).encode()
 
 
 def instant(at: datetime) -> str:

@@ -84,5 +84,5 @@ def test_a_directory_is_no_key(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_hold_a_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be"):
         load_or_create(tmp_path / "file" / "audit.key")

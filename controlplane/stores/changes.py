@@ -1,0 +1,113 @@
+"""One transaction: changes to grants and leases, and at its end their events, chained to those before."""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from controlplane.audit.chain import extend, is_sealed
+from controlplane.model.errors import LostRaceError, StoreUnavailableError
+from controlplane.model.event import Event, Head
+from controlplane.model.grant import TERMINAL, Grant, GrantId
+from controlplane.model.lease import Lease
+from controlplane.model.secret import Secret
+from controlplane.stores import rows
+from controlplane.stores.faults import told
+from controlplane.stores.prepared import Prepared
+from controlplane.stores.schema import audit_head, events, grants, leases
+
+_SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
+_HOLDER = select(leases.c.grant_id).where(leases.c.id == bindparam("its_id"))
+# On PostgreSQL the row's lock makes writers of the chain follow each other; SQLite has one writer anyway.
+_HEAD = select(audit_head.c.seq, audit_head.c.mac, audit_head.c.seal).with_for_update()
+_FREE: Final = {"held_by": None, "held_until": None}
+
+
+class Statements:
+    """What a transaction can say, in one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        insert_lease = postgresql.insert(leases) if dialect.name == "postgresql" else sqlite.insert(leases)
+        self.add = Prepared(insert(grants), dialect)
+        self.save = Prepared(_SAVE, dialect)
+        self.add_lease = Prepared(insert_lease.on_conflict_do_nothing(index_elements=["id"]), dialect)
+        self.holder = Prepared(_HOLDER, dialect)
+        self.head = Prepared(_HEAD, dialect)
+        self.append = Prepared(insert(events), dialect)
+        self.move_head = Prepared(update(audit_head), dialect)
+
+
+class Changes:
+    """Fits the port Transaction. After the first error it is void: nothing more happens, nothing is kept."""
+
+    def __init__(self, connection: Connection, statements: Statements, key: Secret, place: str) -> None:
+        self._connection, self._say, self._key, self._place = connection, statements, key, place
+        self._events: list[Event] = []
+        self._failure: BaseException | None = None
+
+    def add(self, grant: Grant, *events: Event) -> None:
+        """Save a new grant. Raises: LostRaceError; IllegalTransitionError: no grant begins in this state."""
+        with self._step():
+            self._say.add.run(self._connection, rows.grant_row(grant))
+            self._events += events
+
+    def save(self, grant: Grant, *events: Event) -> None:
+        """Save the next version of a grant. Raises: LostRaceError; IllegalTransitionError: SQL knows no such move."""
+        with self._step():
+            # Nobody needs to hold a tombstone, and giving the hold up here spares a write of its own.
+            free = _FREE if grant.state in TERMINAL else {}
+            before = {"its_id": grant.id, "its_version": grant.version - 1}
+            if self._say.save.run(self._connection, {**rows.progress_row(grant), **free, **before}).rowcount != 1:
+                raise LostRaceError(f"grant {grant.id} is not at version {grant.version - 1} any more")
+            self._events += events
+
+    def add_leases(self, grant: GrantId, leases: Iterable[Lease], *events: Event) -> None:
+        """Save leases of a grant; where all were saved before, their events were too. Raises: LostRaceError."""
+        with self._step():
+            new = [lease for lease in leases if self._is_new(grant, lease)]
+            if new:
+                self._events += events
+
+    def append(self, *events: Event) -> None:
+        """Append events that are about no change of a grant."""
+        with self._step():
+            self._events += events
+
+    def seal(self) -> None:
+        """Chain the events. The chain comes last so that its lock is held shortest, and once a transaction."""
+        with self._step():
+            if not self._events:
+                return
+            links, head = extend(self._key, self._head(), self._events)
+            self._say.append.run_all(self._connection, [rows.link_row(link) for link in links])
+            self._say.move_head.run(self._connection, {"seq": head.seq, "mac": head.mac, "seal": head.seal})
+
+    def _is_new(self, grant: GrantId, lease: Lease) -> bool:
+        if self._say.add_lease.run(self._connection, rows.lease_row(grant, lease)).rowcount == 1:
+            return True
+        holder = self._say.holder.run(self._connection, {"its_id": lease.id}).fetchone()
+        if holder is None or holder[0] != grant:
+            raise LostRaceError(f"lease {lease.id} belongs to another grant")
+        return False
+
+    def _head(self) -> Head:
+        row: Any = self._say.head.run(self._connection, {}).fetchone()
+        head = None if row is None else Head(seq=row[0], mac=row[1], seal=row[2])
+        # Another key, or somebody at the table: going on would hide the break behind good links.
+        if head is None or not is_sealed(self._key, head):
+            raise StoreUnavailableError("the audit chain's head is not ours: run `shorthold audit verify`")
+        return head
+
+    @contextmanager
+    def _step(self) -> Generator[None]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            with told(self._place):
+                yield
+        except BaseException as error:
+            # SQLite may have rolled everything back: another statement would then commit on its own.
+            self._failure = error
+            raise

@@ -1,0 +1,1 @@
+"""Every version of the schema, in order; `env.py` is what alembic runs."""

@@ -1,0 +1,62 @@
+"""PostgreSQL: a pool of connections; replicas share the database and follow each other only at the chain's head."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine
+
+from controlplane.stores.faults import told
+
+_CONNECTIONS = 10
+_PATIENCE = 5
+"""Seconds to wait for a connection or a lock."""
+
+
+def open_database(url: URL) -> tuple[Engine, "Writer"]:
+    """A pool for reading, each statement by itself, and the writer over the same pool."""
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=_CONNECTIONS,
+        max_overflow=_CONNECTIONS,
+        pool_timeout=_PATIENCE,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _PATIENCE,
+            "application_name": "shorthold",
+            "options": f"-c timezone=UTC -c lock_timeout={_PATIENCE}s -c synchronous_commit=on",
+        },
+    )
+    return engine.execution_options(isolation_level="AUTOCOMMIT"), Writer(engine)
+
+
+def open_evidence(url: URL) -> Engine:
+    """One connection that cannot write, and whose transactions see one instant."""
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=1,
+        max_overflow=0,
+        isolation_level="REPEATABLE READ",
+        connect_args={
+            "connect_timeout": _PATIENCE,
+            "application_name": "shorthold audit",
+            "options": "-c timezone=UTC -c default_transaction_read_only=on",
+        },
+    )
+
+
+class Writer:
+    """Transactions over the pool; PostgreSQL itself commits those of several threads together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.place = engine.url.render_as_string(hide_password=True)
+        self._engine = engine
+
+    @contextmanager
+    def begin(self) -> Generator[Connection]:
+        """A transaction that is durable when the block has ended without an exception, and else never was."""
+        with told(self.place), self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()

@@ -1,0 +1,221 @@
+"""Rows and nouns: how a grant, a lease and an audit event are written down, and read back."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from controlplane.audit.chain import Unreadable
+from controlplane.model.canonical import JsonObject, JsonValue, canonical, instant
+from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Why
+from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
+
+
+def grant_row(grant: Grant) -> dict[str, Any]:
+    """Every column of a new grant that nobody holds."""
+    return {
+        "id": grant.id,
+        "entitlement": grant.entitlement,
+        "issuer": grant.issuer,
+        "subject": grant.subject,
+        "workload": grant.workload,
+        "task": grant.task,
+        "intent": grant.intent,
+        "reason": grant.reason,
+        "idempotency_key": grant.idempotency_key,
+        "request_digest": grant.request_digest,
+        "requested_at": grant.requested_at,
+        **progress_row(grant),
+    }
+
+
+def progress_row(grant: Grant) -> dict[str, Any]:
+    """The columns that change while a grant lives; what was asked, by whom and when, never does.
+
+    The others stay out of the UPDATE so that their indexes are not written again at every step.
+    """
+    return {
+        "state": grant.state.value,
+        "version": grant.version,
+        "revision": grant.revision,
+        "ttl": grant.ttl,
+        "paths": json.dumps(grant.paths),
+        "expires_at": grant.expires_at,
+        "due_at": grant.due_at,
+        "settles_at": grant.settles_at,
+        "accessor": grant.accessor,
+        "wrap_accessor": grant.wrap_accessor,
+        "issued_at": grant.issued_at,
+        "why": None if grant.why is None else grant.why.value,
+        "revoking_at": grant.revoking_at,
+        "revoked_at": grant.revoked_at,
+        "receipt": None if grant.receipt is None else _receipt_text(grant.receipt),
+        "attempts": grant.attempts,
+        "failing": grant.failing,
+    }
+
+
+def grant(row: Row[*tuple[Any, ...]]) -> Grant:
+    """The grant of a row of `grants`."""
+    return Grant(
+        id=GrantId(row.id),
+        state=State(row.state),
+        version=row.version,
+        entitlement=row.entitlement,
+        revision=Revision(row.revision),
+        issuer=IssuerName(row.issuer),
+        subject=row.subject,
+        workload=WorkloadId(row.workload),
+        task=TaskId(row.task),
+        intent=row.intent,
+        reason=row.reason,
+        ttl=row.ttl,
+        idempotency_key=row.idempotency_key,
+        request_digest=row.request_digest,
+        paths=tuple(json.loads(row.paths)),
+        requested_at=row.requested_at,
+        expires_at=row.expires_at,
+        due_at=row.due_at,
+        settles_at=row.settles_at,
+        accessor=None if row.accessor is None else Accessor(row.accessor),
+        wrap_accessor=None if row.wrap_accessor is None else Accessor(row.wrap_accessor),
+        issued_at=row.issued_at,
+        why=None if row.why is None else Why(row.why),
+        revoking_at=row.revoking_at,
+        revoked_at=row.revoked_at,
+        receipt=None if row.receipt is None else _receipt(row.receipt),
+        attempts=row.attempts,
+        failing=row.failing,
+    )
+
+
+def lease_row(grant: GrantId, lease: Lease) -> dict[str, Any]:
+    """Every column of a lease but its number."""
+    return {
+        "id": lease.id,
+        "grant_id": grant,
+        "scope": lease.scope,
+        "engine": lease.engine,
+        "path": lease.path,
+        "target_kind": lease.target.kind,
+        "target_name": lease.target.name,
+        "principal": lease.principal,
+        "issued_at": lease.issued_at,
+        "expires_at": lease.expires_at,
+    }
+
+
+def lease(row: Row[*tuple[Any, ...]]) -> Lease:
+    """The lease of a row of `leases`."""
+    return Lease(
+        id=LeaseId(row.id),
+        scope=row.scope,
+        engine=row.engine,
+        path=row.path,
+        target=Target(kind=row.target_kind, name=row.target_name),
+        principal=row.principal,
+        issued_at=row.issued_at,
+        expires_at=row.expires_at,
+    )
+
+
+def link_row(link: Link) -> dict[str, Any]:
+    """Every column of an event in its place."""
+    event = link.event
+    return {
+        "seq": link.seq,
+        "id": event.id,
+        "at": event.at,
+        "kind": event.kind.value,
+        "grant_id": event.grant,
+        "body": canonical(event.body).decode(),
+        "mac": link.mac,
+    }
+
+
+def link(row: Row[*tuple[Any, ...]]) -> Link | Unreadable:
+    """The link of a row of `events` as the driver gives it, byte for byte what `link_row` wrote.
+
+    Somebody may have been at the table: what was not written by us is neither mended nor raised.
+    """
+    when, kind, body = _instant(row.at), _kind(row.kind), _body(row.body)
+    if when is None:
+        return Unreadable(seq=row.seq, what="its time does not read back as it was written")
+    if kind is None:
+        return Unreadable(seq=row.seq, what="its kind is none that this release knows")
+    if body is None:
+        return Unreadable(seq=row.seq, what="its body does not read back as it was written")
+    if not (isinstance(row.id, str) and isinstance(row.mac, str) and isinstance(row.grant_id, str | None)):
+        return Unreadable(seq=row.seq, what="its id, grant or mac is no text")
+    return Link(seq=row.seq, event=Event(id=row.id, at=when, kind=kind, grant=row.grant_id, body=body), mac=row.mac)
+
+
+def head(row: Row[*tuple[Any, ...]]) -> Head | None:
+    """The head of the row of `audit_head`, None where its fields are not even of the right kind."""
+    if not (isinstance(row.seq, int) and isinstance(row.mac, str) and isinstance(row.seal, str)):
+        return None
+    return Head(seq=row.seq, mac=row.mac, seal=row.seal)
+
+
+def _instant(at: object) -> datetime | None:
+    if isinstance(at, datetime):
+        return at.astimezone(UTC)
+    if not isinstance(at, str):
+        return None
+    try:
+        when = datetime.fromisoformat(at)
+        return when if instant(when) == at else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _kind(kind: object) -> Kind | None:
+    try:
+        return Kind(kind)
+    except ValueError:
+        return None
+
+
+def _body(body: object) -> JsonObject | None:
+    if not isinstance(body, str):
+        return None
+    try:
+        told: JsonValue = json.loads(body)
+        # Other spacing, an escaped letter, a key twice: the same JSON to a reader, but not what we wrote.
+        return told if isinstance(told, dict) and canonical(told) == body.encode() else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _receipt_text(receipt: Receipt) -> str:
+    ended: list[JsonValue] = [
+        {
+            "lease": end.lease,
+            "principal": end.principal,
+            "method": end.method,
+            "at": instant(end.at),
+            "verified": end.verified,
+            "evidence": end.evidence,
+        }
+        for end in receipt.ended
+    ]
+    return canonical({"ended": ended}).decode()
+
+
+def _receipt(text: str) -> Receipt:
+    return Receipt(
+        ended=tuple(
+            Ended(
+                lease=LeaseId(end["lease"]),
+                principal=end["principal"],
+                method=end["method"],
+                at=datetime.fromisoformat(end["at"]),
+                verified=end["verified"],
+                evidence=end["evidence"],
+            )
+            for end in json.loads(text)["ended"]
+        )
+    )

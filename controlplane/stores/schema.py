@@ -1,0 +1,225 @@
+"""The tables, one schema for SQLite and PostgreSQL; constraint names are the sentences that they enforce.
+
+What SQL has no CHECK for (legal moves, tombstones that never change, events that are never touched) is done by
+triggers, which stand with the tables' first version in `migrations/`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    column,
+    select,
+    table,
+)
+from sqlalchemy.types import TypeEngine
+from typing_extensions import override
+
+from controlplane.model.canonical import instant
+from controlplane.model.grant import TERMINAL, State
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant to the microsecond: PostgreSQL's own type, RFC 3339 text of one width on SQLite."""
+
+    impl = String(27)
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime] | TypeEngine[str]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(String(27))
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | str | None:
+        if value is None:
+            return None
+        text = instant(value)  # also where the text is not needed: it refuses an instant without a zone
+        return value if dialect.name == "postgresql" else text
+
+    @override
+    def process_result_value(self, value: datetime | str | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
+
+
+class Span(TypeDecorator[timedelta]):
+    """A length of time in whole microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
+        return None if value is None else value // timedelta(microseconds=1)
+
+    @override
+    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:
+        return None if value is None else timedelta(microseconds=value)
+
+
+_COUNTER: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in an INTEGER
+
+
+def _words(states: frozenset[State]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
+
+def _said(sentence: str, sql: str) -> CheckConstraint:
+    return CheckConstraint(sql, name=sentence)
+
+
+_ENDING: Final = frozenset({State.REVOKING, State.IRREVOCABLE, State.REVOKED})
+
+grants: Final = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("entitlement", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("workload", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("intent", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ttl", Span, nullable=False),
+    Column("idempotency_key", Text),
+    Column("request_digest", Text, nullable=False),
+    Column("paths", Text, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("due_at", Instant),
+    Column("settles_at", Instant),
+    Column("accessor", Text),
+    Column("wrap_accessor", Text),
+    Column("issued_at", Instant),
+    Column("why", Text),
+    Column("revoking_at", Instant),
+    Column("revoked_at", Instant),
+    Column("receipt", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("failing", Text),
+    Column("held_by", Text),
+    Column("held_until", Instant),
+    _said("a_grant_has_a_known_state", f"state IN ({_words(frozenset(State))})"),
+    _said("a_grant_has_a_version", "version >= 1"),
+    _said("a_grant_has_a_length", "ttl > 0"),
+    _said(
+        "a_grant_is_revoked_only_after_it_began_revoking",
+        "revoked_at IS NULL OR (revoking_at IS NOT NULL AND revoked_at >= revoking_at)",
+    ),
+    _said("a_grant_is_revoked_when_it_says_since_when", "(state = 'revoked') = (revoked_at IS NOT NULL)"),
+    _said("a_revoked_grant_has_its_receipt", "(revoked_at IS NULL) = (receipt IS NULL)"),
+    _said(
+        "an_active_grant_was_issued_with_a_known_token",
+        "state <> 'active' OR (issued_at IS NOT NULL AND accessor IS NOT NULL)",
+    ),
+    _said(
+        "a_grant_that_ends_says_why_and_since_when",
+        f"state NOT IN ({_words(_ENDING)}) OR (why IS NOT NULL AND revoking_at IS NOT NULL)",
+    ),
+    _said("a_tombstone_is_never_due", f"state NOT IN ({_words(TERMINAL)}) OR due_at IS NULL"),
+    _said("a_held_grant_has_a_holder", "(held_by IS NULL) = (held_until IS NULL)"),
+)
+Index(
+    "a_workload_uses_an_idempotency_key_once",
+    grants.c.workload,
+    grants.c.idempotency_key,
+    unique=True,
+    sqlite_where=grants.c.idempotency_key.is_not(None),
+    postgresql_where=grants.c.idempotency_key.is_not(None),
+)
+Index(
+    "grants_by_due",
+    grants.c.due_at,
+    sqlite_where=grants.c.due_at.is_not(None),
+    postgresql_where=grants.c.due_at.is_not(None),
+)
+Index("grants_by_age", grants.c.requested_at, grants.c.id)
+Index("grants_by_workload", grants.c.workload, grants.c.requested_at, grants.c.id)
+Index("grants_by_task", grants.c.task, grants.c.requested_at, grants.c.id)
+Index("grants_by_entitlement", grants.c.entitlement, grants.c.requested_at, grants.c.id)
+Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
+
+grant_transitions: Final = Table(
+    "grant_transitions",
+    metadata,
+    Column("before", Text, primary_key=True),
+    Column("after", Text, primary_key=True),
+)
+
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("number", _COUNTER, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_lease_belongs_to_a_grant"), nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("target_kind", Text, nullable=False),
+    Column("target_name", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
+Index("leases_by_grant", leases.c.grant_id, leases.c.number)
+Index("leases_by_path", leases.c.path)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("seq", _COUNTER, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("grant_id", Text),
+    Column("body", Text, nullable=False),
+    Column("mac", Text, nullable=False),
+)
+Index(
+    "events_by_grant",
+    events.c.grant_id,
+    events.c.seq,
+    sqlite_where=events.c.grant_id.is_not(None),
+    postgresql_where=events.c.grant_id.is_not(None),
+)
+
+audit_head: Final = Table(
+    "audit_head",
+    metadata,
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("mac", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+    _said("there_is_one_head", "place = 1"),
+)
+
+SEQ: Final = column("seq", BigInteger)
+EVENTS: Final[Select[*tuple[Any, ...]]] = select(
+    SEQ, *map(column, ("id", "at", "kind", "grant_id", "body", "mac"))
+).select_from(table("events"))
+"""The chain as the driver gives it, without types: what stands there is compared with what we write, byte for byte."""
+HEAD: Final[Select[*tuple[Any, ...]]] = select(*map(column, ("seq", "mac", "seal"))).select_from(table("audit_head"))
+"""The head of the chain, just so."""

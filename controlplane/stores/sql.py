@@ -1,0 +1,237 @@
+"""The store in SQL: grants, leases and the audit chain, the same code on SQLite and on PostgreSQL."""
+
+import secrets
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Executable,
+    Row,
+    and_,
+    bindparam,
+    make_url,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import ArgumentError
+
+from controlplane.audit.chain import Unreadable, is_sealed
+from controlplane.model.errors import ConfigurationError, StoreUnavailableError
+from controlplane.model.event import Head, Link
+from controlplane.model.grant import Grant, GrantId, State, TaskId
+from controlplane.model.identity import WorkloadId
+from controlplane.model.lease import Lease, LeaseId
+from controlplane.model.secret import Secret
+from controlplane.stores import postgresql, rows, sqlite
+from controlplane.stores.changes import Changes, Statements
+from controlplane.stores.faults import told
+from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases
+from controlplane.stores.upgrade import LATEST, upgrade, version
+
+_MANY = 500
+"""Ids in one question: databases limit how many values a statement may have."""
+
+_GRANT = select(grants).where(grants.c.id == bindparam("its_id"))
+_ASKED = select(grants).where(
+    grants.c.workload == bindparam("its_workload"), grants.c.idempotency_key == bindparam("key")
+)
+_LEASES = select(leases).where(leases.c.grant_id == bindparam("its_grant")).order_by(leases.c.number)
+_DUE = and_(
+    grants.c.due_at <= bindparam("now"), or_(grants.c.held_until.is_(None), grants.c.held_until <= bindparam("now"))
+)
+_ANY_DUE = select(grants.c.id).where(_DUE).limit(1)
+# As a CTE it is looked up once: inside IN, PostgreSQL may run it again and lock more than `limit`.
+_FIRST_DUE = (
+    select(grants.c.id)
+    .where(_DUE)
+    .order_by(grants.c.due_at, grants.c.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("first_due")
+)
+_CLAIM = (
+    update(grants)
+    .where(grants.c.id.in_(select(_FIRST_DUE.c.id)))
+    .values(held_by=bindparam("holder"), held_until=bindparam("until"))
+    .returning(grants)
+)
+_HELD = and_(grants.c.id == bindparam("its_id"), grants.c.held_by == bindparam("holder"))
+_IS_HELD = select(grants.c.id).where(_HELD)
+_RELEASE = update(grants).where(_HELD).values(held_by=None, held_until=None)
+_LINKS = EVENTS.where(bindparam("after") < SEQ).order_by(SEQ).limit(bindparam("limit"))
+
+
+class Writer(Protocol):
+    """How one kind of database lets threads write."""
+
+    place: str
+    """Where it is, without a password."""
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """A transaction that is durable when the block has ended without an exception, and else never was."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class SqlStore:
+    """Fits the port Store. Threads and replicas may share the database; each process opens it once."""
+
+    def __init__(self, reading: Engine, writer: Writer, key: Secret) -> None:
+        self._reading, self._writer, self._key = reading, writer, key
+        self._statements = Statements(reading.dialect)
+        self._holder = secrets.token_hex(8)
+
+    def close(self) -> None:
+        """Close every connection. No transaction may be running."""
+        self._writer.close()
+        self._reading.dispose()
+
+    @contextmanager
+    def transaction(self) -> Generator[Changes]:
+        """One atomic unit, with its events chained at its end."""
+        with self._writer.begin() as connection:
+            changes = Changes(connection, self._statements, self._key, self._writer.place)
+            yield changes
+            changes.seal()
+
+    def grant(self, id: GrantId) -> Grant | None:
+        """The grant of that id."""
+        return next(map(rows.grant, self._read(_GRANT, its_id=id)), None)
+
+    def asked_before(self, workload: WorkloadId, key: str) -> Grant | None:
+        """The grant that this workload asked for with this idempotency key."""
+        return next(map(rows.grant, self._read(_ASKED, its_workload=workload, key=key)), None)
+
+    def grants(
+        self,
+        *,
+        workload: WorkloadId | None = None,
+        task: TaskId | None = None,
+        entitlement: str | None = None,
+        states: Iterable[State] = (),
+        before: GrantId | None = None,
+        limit: int = 100,
+    ) -> Sequence[Grant]:
+        """A page of grants, newest first. A `before` that is no grant is the end of the list."""
+        page = select(grants).order_by(grants.c.requested_at.desc(), grants.c.id.desc()).limit(limit)
+        if workload is not None:
+            page = page.where(grants.c.workload == workload)
+        if task is not None:
+            page = page.where(grants.c.task == task)
+        if entitlement is not None:
+            page = page.where(grants.c.entitlement == entitlement)
+        if wanted := [state.value for state in states]:
+            page = page.where(grants.c.state.in_(wanted))
+        if before is not None:
+            last = select(grants.c.requested_at, grants.c.id).where(grants.c.id == before).scalar_subquery()
+            page = page.where(tuple_(grants.c.requested_at, grants.c.id) < last)
+        return [rows.grant(row) for row in self._read(page)]
+
+    def leases(self, grant: GrantId) -> Sequence[Lease]:
+        """The leases of a grant, in the order of their issue."""
+        return [rows.lease(row) for row in self._read(_LEASES, its_grant=grant)]
+
+    def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
+        """Those among `ids` that some grant holds."""
+        asked = list(ids)
+        known: set[LeaseId] = set()
+        for start in range(0, len(asked), _MANY):
+            some = select(leases.c.id).where(leases.c.id.in_(asked[start : start + _MANY]))
+            known.update(LeaseId(row.id) for row in self._read(some))
+        return frozenset(known)
+
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+        """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
+        if not self._read(_ANY_DUE, now=now):
+            return []  # most ticks find nothing, and then nobody who writes has to wait for them
+        held = {"now": now, "limit": limit, "holder": self._holder, "until": now + hold}
+        with self._writer.begin() as connection, told(self._writer.place):
+            claimed = [rows.grant(row) for row in connection.execute(_CLAIM, held)]
+        return sorted(claimed, key=lambda grant: (grant.due_at or now, grant.id))
+
+    def release(self, grant: GrantId) -> None:
+        """Give up a hold early; one that another process took over stays."""
+        mine = {"its_id": grant, "holder": self._holder}
+        if self._read(_IS_HELD, **mine):
+            with self._writer.begin() as connection, told(self._writer.place):
+                connection.execute(_RELEASE, mine)
+
+    def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
+        """Links of the audit chain with `seq` greater than `after`, in order."""
+        found: list[Link] = []
+        for row in self._read(_LINKS, after=after, limit=limit):
+            link = rows.link(row)
+            if isinstance(link, Unreadable):
+                raise StoreUnavailableError(f"audit record {link.seq}: {link.what}; run `shorthold audit verify`")
+            found.append(link)
+        return found
+
+    def head(self) -> Head | None:
+        """The sealed head of the chain; None where somebody removed it."""
+        return next(map(rows.head, self._read(HEAD)), None)
+
+    def _read(self, question: Executable, **values: Any) -> Sequence[Row[*tuple[Any, ...]]]:
+        with told(self._writer.place), self._reading.connect() as connection:
+            return connection.execute(question, values).all()
+
+
+def open_store(url: str, *, audit_key: Secret) -> SqlStore:
+    """The store at `url`, made or brought to this release's schema first.
+
+    Raises:
+        ConfigurationError: no such kind of database; a newer release made it; the audit key is not its own.
+        StoreUnavailableError: it cannot be reached, opened or written.
+    """
+    reading, writer = _connect(parse_url(url))
+    store = SqlStore(reading, writer, audit_key)
+    try:
+        with told(writer.place), reading.connect() as connection:
+            found = version(connection)
+        if found != LATEST:
+            with writer.begin() as connection, told(writer.place):
+                upgrade(connection, audit_key)
+        _check(store.head(), audit_key, writer.place)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _check(head: Head | None, key: Secret, place: str) -> None:
+    if head is None or not is_sealed(key, head):
+        what = "its audit chain was not made with this audit key, or somebody was at it"
+        raise ConfigurationError(f"the store at {place}: {what}; `shorthold audit verify` says more")
+
+
+def parse_url(url: str) -> URL:
+    """The URL of a database that we can use.
+
+    Raises: ConfigurationError: it is none, without showing it: it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("store.url is no database URL, such as sqlite:///shorthold.db") from None
+    kind = parsed.get_backend_name()
+    if kind not in {"sqlite", "postgresql"}:
+        raise ConfigurationError(f"store.url names {kind}: only sqlite and postgresql are supported")
+    if kind == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise ConfigurationError("store.url names no file: grants must outlive the process")
+    return parsed
+
+
+def _connect(url: URL) -> tuple[Engine, Writer]:
+    if url.get_backend_name() == "postgresql":
+        return postgresql.open_database(url)
+    return sqlite.open_file(Path(url.database or ""))
