@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -16,6 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt import get_algorithm_by_name
 from typing_extensions import override
 
+from controlplane.issuers.jose.keystore import static_keys
+from controlplane.issuers.oidc import OidcIssuer
+from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.ports import Clock
 
@@ -59,10 +64,12 @@ class FakeIssuer:
         url: str = "https://issuer.example",
         *,
         clock: Clock,
+        name: str = "idp",
         audience: str = "shorthold",
         keys: Sequence[IssuerKey] = (),
     ) -> None:
         self.url = url
+        self.name = IssuerName(name)
         self.audience = audience
         self.keys = list(keys) or [IssuerKey()]
         self._clock = clock
@@ -82,6 +89,17 @@ class FakeIssuer:
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": sorted({key.algorithm for key in self.keys}),
         }
+
+    @property
+    def configured(self) -> OidcIssuer:
+        """How somebody configures it who pins the keys that it publishes now."""
+        return OidcIssuer(
+            name=self.name,
+            url=self.url,
+            audiences=frozenset({self.audience}),
+            algorithms=frozenset(key.algorithm for key in self.keys),
+            keys=static_keys(self.jwks),
+        )
 
     def claims(self, subject: str = "agent-1", *, ttl: timedelta = timedelta(minutes=5), **others: Any) -> Json:
         """What an honest token of now says; `others` are added or take the place of what stands there."""
@@ -135,6 +153,11 @@ class FakeIssuer:
         new = IssuerKey(self.keys[0].algorithm)
         self.keys = [new, *(self.keys if keep else [])]
         return new
+
+
+def trusting(*issuers: FakeIssuer, clock: Clock, **settings: Any) -> TrustedIssuers:
+    """The Issuers port, trusting the keys that `issuers` publish now; `settings` are OidcIssuer's."""
+    return TrustedIssuers([replace(issuer.configured, **settings) for issuer in issuers], clock)
 
 
 class Fault(StrEnum):
