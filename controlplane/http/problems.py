@@ -1,6 +1,7 @@
 """Every error as a problem: RFC 9457, with our stable code and, for denials, the reasons."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import structlog
 from fastapi import FastAPI, Request
@@ -65,4 +66,5 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def _place(loc: object) -> str:
-    return ".".join(str(part) for part in loc if part != "body") if isinstance(loc, tuple) else ""
+    parts = cast("tuple[object, ...]", loc) if isinstance(loc, tuple) else ()
+    return ".".join(str(part) for part in parts if part != "body")
