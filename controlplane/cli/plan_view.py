@@ -1,0 +1,165 @@
+"""How a plan looks: Terraform's signs, every field that changes, and what each entitlement opens."""
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+from rich.console import Console
+from rich.text import Text
+
+from controlplane.model.canonical import JsonObject, JsonValue
+from controlplane.model.duration import format_duration
+from controlplane.model.plan import Action, Change, Plan
+from controlplane.sync.radius import Radius
+
+_SIGNS = {
+    Action.CREATE: ("+", "green"),
+    Action.REPAIR: ("~", "yellow"),
+    Action.RETIRE: ("-", "red"),
+    Action.DRAIN: ("…", "cyan"),
+}
+_WORDS = {
+    Action.CREATE: "to create",
+    Action.REPAIR: "to repair",
+    Action.RETIRE: "to retire",
+    Action.DRAIN: "waiting for leases to end",
+}
+
+_SHOWN = 12  # lines of one value; a review reads the privileges below and the statements where it needs them
+
+
+def print_plan(plan: Plan, radii: Sequence[Radius]) -> None:
+    """Print the changes, the blast radius of what comes or changes, and the sum. Colours only on a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in _lines(plan, radii):
+        console.print(line)
+
+
+def summary(plan: Plan) -> str:
+    """The changes counted: `3 to create, 1 to repair`."""
+    counts = Counter(change.action for change in plan.changes)
+    return ", ".join(f"{counts[action]} {_WORDS[action]}" for action in Action if counts[action]) or "no changes"
+
+
+def plan_data(plan: Plan, radii: Sequence[Radius]) -> dict[str, JsonValue]:
+    """The plan for machines."""
+    return {
+        "digest": plan.digest,
+        "changes": [
+            {
+                "action": change.action,
+                "kind": change.kind,
+                "path": change.path,
+                "entitlement": change.entitlement,
+                "why": change.why,
+                "before": None if change.before is None else dict(change.before),
+                "after": None if change.after is None else dict(change.after),
+            }
+            for change in plan.changes
+        ],
+        "blast_radius": [
+            {
+                "entitlement": one.entitlement,
+                "risk": one.risk,
+                "reach": list(one.reach),
+                "workloads": list(one.workloads),
+                "longest": format_duration(one.longest),
+                "approval": one.approval,
+                "revocability": one.revocability,
+            }
+            for one in radii
+        ],
+    }
+
+
+def _lines(plan: Plan, radii: Sequence[Radius]) -> Iterator[Text]:
+    for change in plan.changes:
+        sign, colour = _SIGNS[change.action]
+        yield Text(f"{sign} {change.kind} {_seen(change.path)}", style=colour)
+        yield Text(f"    # {_seen(change.why)}", style="dim")
+        yield from _fields(change)
+        yield Text()
+    coming = {change.entitlement for change in plan.changes if change.after is not None}
+    shown = [one for one in radii if one.entitlement in coming]
+    if shown:
+        yield Text("Blast radius", style="bold")
+    for one in shown:
+        yield from _radius(one)
+    yield Text(f"Plan: {summary(plan)}.", style="bold")
+
+
+def _fields(change: Change) -> Iterator[Text]:
+    match change.action:
+        case Action.CREATE:
+            for name, value in sorted((change.after or {}).items()):
+                if value not in ("", [], {}, None, False, 0):  # what is empty or off is so by default
+                    yield from _value(f"    + {name} = ", value, "green")
+        case Action.REPAIR:
+            yield from _difference(change.before or {}, change.after or {})
+        case Action.RETIRE | Action.DRAIN:
+            return
+
+
+def _difference(before: JsonObject, after: JsonObject) -> Iterator[Text]:
+    for name in sorted(after.keys() | before.keys()):
+        old, new = before.get(name), after.get(name, before.get(name))
+        if old == new or (not old and not new):
+            continue
+        old_lines, new_lines = _texts(old), _texts(new)
+        if len(old_lines) == len(new_lines) == 1:
+            yield Text(f"    ~ {name}: {old_lines[0]} -> {new_lines[0]}", style="yellow")
+            continue
+        yield Text(f"    ~ {name}:", style="yellow")
+        for line in difflib.unified_diff(old_lines, new_lines, lineterm="", n=1):
+            if not line.startswith(("---", "+++", "@@")):
+                yield Text(f"        {line}", style={"+": "green", "-": "red"}.get(line[0], ""))
+
+
+def _value(lead: str, value: JsonValue, colour: str) -> Iterator[Text]:
+    lines = _texts(value)
+    if len(lines) == 1:
+        yield Text(f"{lead}{lines[0]}", style=colour)
+    elif len(lines) <= _SHOWN:
+        yield Text(lead.rstrip(), style=colour)
+        yield from (Text(f"        {line}", style=colour) for line in lines)
+    else:
+        yield Text(f"{lead}{len(lines)} lines, in full with -o json", style=colour)
+
+
+def _texts(value: JsonValue) -> list[str]:
+    """A value as lines: statements as SQL, a policy path by path, everything else as JSON in one line."""
+    if isinstance(value, str):
+        try:
+            document = json.loads(value)
+        except ValueError:
+            document = None
+        if isinstance(document, dict) and isinstance(rules := cast("dict[str, JsonValue]", document).get("path"), dict):
+            return [f"{_seen(path)} {json.dumps(rule, ensure_ascii=False)}" for path, rule in rules.items()]
+        if "\n" in value:
+            return [_seen(line) for line in value.splitlines()]
+    if isinstance(value, list) and any(isinstance(part, str) and "\n" in part for part in value):
+        return [line for part in value for line in _texts(part)]
+    return [_seen(json.dumps(value, ensure_ascii=False))]
+
+
+def _radius(one: Radius) -> Iterator[Text]:
+    yield Text(f"  {one.entitlement}", style="bold")
+    yield from _facts("what", one.reach)
+    yield from _facts("who", one.workloads)
+    yield from _facts("how", [f"risk {one.risk}, at most {format_duration(one.longest)}; {one.approval}"])
+    yield from _facts("end", [{"provable": "the target itself confirms that it is gone",
+                               "recallable": "Vault takes it back; the target cannot be asked",
+                               "expiring": "it can only run out"}[one.revocability]])  # fmt: skip
+    yield Text()
+
+
+def _facts(label: str, sentences: Iterable[str]) -> Iterator[Text]:
+    for place, sentence in enumerate(sentences):
+        yield Text(f"    {label if place == 0 else '':<5} {_seen(sentence)}")
+
+
+def _seen(text: str) -> str:
+    # What stands in Vault was perhaps written by others: no control character of theirs reaches a terminal.
+    return "".join(char if char.isprintable() else "�" for char in text)

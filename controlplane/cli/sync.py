@@ -1,0 +1,225 @@
+"""`shorthold sync`: make Vault's roles equal the entitlements."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from controlplane.cli.output import output_option, say, show
+from controlplane.model.canonical import JsonValue
+
+if TYPE_CHECKING:
+    from controlplane.model.plan import Layout, Plan
+    from controlplane.ports import Roles
+    from controlplane.sync.apply import Applied, ApplySync
+    from controlplane.sync.review import Review
+
+CHANGES: Final = 2
+"""Exit status of `plan --detailed-exitcode` when there is something to do."""
+
+_roles_option = click.option(
+    "--roles",
+    "directory",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The entitlements; the settings' `roles`.",
+)
+
+
+@click.group()
+def sync() -> None:
+    """Make Vault's roles equal the entitlements: lint, plan, apply, schema.
+
+    It needs the entitlements and a Vault token (BAO_TOKEN or VAULT_TOKEN), or the identity `vault.sync` of the
+    settings. What is not under our prefix is never touched.
+
+    \b
+    Examples:
+      shorthold sync lint
+      shorthold sync plan --out today.plan
+      shorthold sync apply today.plan
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+
+
+@sync.command()
+@_roles_option
+@output_option
+def lint(directory: Path | None, output: str) -> None:
+    """Check every entitlement; all problems are shown, with file, line and column."""
+    from controlplane.sync.problem import Severity
+
+    found, _ = _review(directory)
+    if output == "table":
+        for problem in found.problems:
+            click.secho(str(problem), fg="red" if problem.severity is Severity.ERROR else "yellow")
+    else:
+        show(
+            [
+                {
+                    "file": problem.file,
+                    "line": problem.line,
+                    "column": problem.column,
+                    "severity": problem.severity,
+                    "rule": problem.rule,
+                    "message": problem.message,
+                }
+                for problem in found.problems
+            ],
+            output,
+        )
+    warnings = len(found.problems) - len(found.errors)
+    say(f"{_counted(len(found.compiled), 'sound entitlement')}, "
+        f"{_counted(len(found.errors), 'error')}, {_counted(warnings, 'warning')}.")  # fmt: skip
+    if found.errors:
+        sys.exit(1)
+
+
+@sync.command()
+@_roles_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Keep the plan in a file.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 0 if there is nothing to do, 1 on errors, 2 on changes.")
+@output_option
+def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, output: str) -> None:
+    """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there."""
+    from controlplane.sync import planfile
+    from controlplane.sync.plan import PlanSync
+
+    found, layout = _review(directory)
+    wanted = found.whole()
+    made = PlanSync(roles=_vault(), layout=layout)(wanted)
+    if out is not None:
+        planfile.write(out, made)
+    _show_plan(made, found, output)
+    if out is not None:
+        say(f"Written to {out}: `shorthold sync apply {out}` does exactly this.")
+    if detailed_exitcode and not made.empty:
+        sys.exit(CHANGES)
+
+
+@sync.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@_roles_option
+@click.option("--yes", is_flag=True, help="Do not ask before anything is changed.")
+@output_option
+def apply(file: Path | None, directory: Path | None, yes: bool, output: str) -> None:
+    """Do what a plan says: that in FILE, or a new one after asking. Repeating it changes nothing."""
+    from controlplane.sync import planfile
+    from controlplane.sync.apply import ApplySync
+    from controlplane.sync.plan import PlanSync
+
+    kept = None if file is None else planfile.read(file)
+    found, layout = _review(directory)
+    wanted = found.whole()
+    roles = _vault()
+    make = PlanSync(roles=roles, layout=layout)
+    shown = kept or make(wanted)
+    if kept is None and not shown.empty:
+        if output == "table":
+            _show_plan(shown, found, output)
+        if not yes and not _agreed():
+            say("Nothing was changed.")
+            sys.exit(1)
+    _tell(_with_progress(ApplySync(roles=roles, plan=make), found, shown), found, output)
+
+
+@sync.command()
+@click.option("--write", is_flag=True, help="Write it beside the entitlements instead of printing it.")
+@_roles_option
+def schema(write: bool, directory: Path | None) -> None:
+    """Print the JSON Schema of an entitlement, for editors and reviews."""
+    from controlplane.engines import engines
+    from controlplane.model.errors import ConfigurationError
+    from controlplane.sync.schema import FILE, text
+
+    if not write:
+        click.echo(text(engines()), nl=False)
+        return
+    path = _directory(directory) / FILE
+    try:
+        path.write_text(text(engines()), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"the schema cannot be written: {error}") from None
+    say(f"Written to {path}.")
+
+
+def _directory(given: Path | None) -> Path:
+    from controlplane.settings import load
+
+    return given or load().roles
+
+
+def _review(given: Path | None) -> tuple["Review", "Layout"]:
+    from controlplane.engines import engines
+    from controlplane.settings import load
+    from controlplane.sync.review import review
+    from controlplane.world import SystemClock
+
+    settings = load()
+    layout = settings.vault.layout
+    return review(given or settings.roles, layout, engines(), today=SystemClock().now().date()), layout
+
+
+def _vault() -> "Roles":
+    from controlplane.settings import load
+    from controlplane.wiring import sync_roles
+
+    return sync_roles(load())
+
+
+def _show_plan(plan: "Plan", found: "Review", output: str) -> None:
+    from controlplane.cli.plan_view import plan_data, print_plan
+    from controlplane.engines import engines
+    from controlplane.sync.radius import radius
+
+    radii = [radius(item.entitlement, engines()) for item in found.compiled]
+    if output != "table":
+        show(plan_data(plan, radii), output)
+    elif plan.changes:
+        print_plan(plan, radii)
+    else:
+        say(_nothing(found))
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here: give --yes, or apply a plan from a file")
+    return click.confirm("Do this?", err=True)
+
+
+def _with_progress(apply_it: "ApplySync", found: "Review", shown: "Plan") -> "Applied":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("Applying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[path]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("apply", total=len(shown.changes), path="")
+        return apply_it(found.whole(), shown, progress=lambda change: bar.update(task, advance=1, path=change.path))
+
+
+def _tell(done: "Applied", found: "Review", output: str) -> None:
+    from controlplane.model.plan import Action
+
+    words = {Action.CREATE: "created", Action.REPAIR: "repaired", Action.RETIRE: "retired"}
+    counts: dict[str, JsonValue] = {word: done.done[action] for action, word in words.items()}
+    counts["waiting"] = len(done.waiting)
+    if output != "table":
+        show(counts, output)
+    elif done.done:
+        say("Applied: " + ", ".join(f"{number} {word}" for word, number in counts.items() if number) + ".")
+    else:
+        say(_nothing(found, waiting=len(done.waiting)))
+
+
+def _nothing(found: "Review", *, waiting: int = 0) -> str:
+    objects = sum(len(item.objects) for item in found.compiled)
+    wait = f" {_counted(waiting, 'old object')} wait for leases to end." if waiting else ""
+    return (
+        f"Nothing to change: {_counted(objects, 'object')} of {_counted(len(found.compiled), 'entitlement')} "
+        f"stand in Vault as compiled.{wait}"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
