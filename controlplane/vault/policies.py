@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-from pydantic import JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 import controlplane
 from controlplane.model.canonical import canonical
@@ -52,11 +52,14 @@ def policy_of(layout: Layout, identity: str) -> str:
     return text
 
 
+class _Policy(BaseModel, extra="forbid"):
+    path: dict[str, JsonValue] = Field(min_length=1)
+
+
 def _paths(file: Path) -> Mapping[str, JsonValue]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        return cast("Mapping[str, JsonValue]", dict(document["path"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _Policy.model_validate_json(file.read_bytes()).path
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"the policy {file} cannot be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ _USUALLY_AT = "creds"
 class VaultRoles:
     """Fits `ports.Roles`. What it reads back is what Vault shows, with policies in canonical JSON."""
 
-    def __init__(self, client: VaultClient, layout: Layout) -> None:
+    def __init__(self, layout: Layout, client: VaultClient) -> None:
         self._client = client
         self._engine_at = {mount: engine for engine, mount in layout.mounts.items()}
 

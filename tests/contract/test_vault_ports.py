@@ -163,7 +163,7 @@ def real(openbao: OpenBao, postgres: PostgreSQL, vault_root: VaultClient) -> Gen
     yield World(
         logins=VaultLogins(LAYOUT, broker),
         leases=VaultLeases(broker),
-        roles=VaultRoles(sync, LAYOUT),
+        roles=VaultRoles(LAYOUT, sync),
         key=keys["task"],
         alive=alive,
         break_target=lambda: manager("NOCREATEROLE"),
