@@ -148,16 +148,26 @@ def link(row: Row[*tuple[Any, ...]]) -> Link | Unreadable:
         return Unreadable(seq=row.seq, what="its kind is none that this release knows")
     if body is None:
         return Unreadable(seq=row.seq, what="its body does not read back as it was written")
-    if not (isinstance(row.id, str) and isinstance(row.mac, str) and isinstance(row.grant_id, str | None)):
+    if not (_is_text(row.id) and _is_text(row.mac) and (row.grant_id is None or _is_text(row.grant_id))):
         return Unreadable(seq=row.seq, what="its id, grant or mac is no text")
     return Link(seq=row.seq, event=Event(id=row.id, at=when, kind=kind, grant=row.grant_id, body=body), mac=row.mac)
 
 
 def head(row: Row[*tuple[Any, ...]]) -> Head | None:
     """The head of the row of `audit_head`, None where its fields are not even of the right kind."""
-    if not (isinstance(row.seq, int) and isinstance(row.mac, str) and isinstance(row.seal, str)):
+    if not (isinstance(row.seq, int) and _is_text(row.mac) and _is_text(row.seal)):
         return None
     return Head(seq=row.seq, mac=row.mac, seal=row.seal)
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _instant(at: object) -> datetime | None:

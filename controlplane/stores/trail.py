@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from sqlalchemy import Connection, Engine, Row, Select, column
 from sqlalchemy.exc import DBAPIError
 
 from controlplane.audit.chain import Unreadable
-from controlplane.model.event import Head, Link
+from controlplane.audit.verify import Snapshot
+from controlplane.model.event import Link
 from controlplane.model.grant import GrantId
 from controlplane.stores import postgresql, rows, sqlite
 from controlplane.stores.faults import damaged, told
@@ -20,16 +20,8 @@ from controlplane.stores.sql import parse_url
 _PAGE = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The chain at one instant: its head, and its links as long as the snapshot is open."""
-
-    head: Head | None
-    links: Iterator[Link | Unreadable]
-
-
-class Trail:
-    """One store's audit chain, whole or damaged, while a control plane writes it or as a copy."""
+class SqlTrail:
+    """Fits the protocol Trail: one store's audit chain, whole or damaged, being written or a copy."""
 
     def __init__(self, engine: Engine, place: str) -> None:
         self._engine, self._place = engine, place
@@ -63,16 +55,16 @@ class Trail:
             return connection.execute(question).all()
 
 
-def open_trail(url: str) -> Trail:
+def open_trail(url: str) -> SqlTrail:
     """The audit trail of the store at `url`.
 
     Raises: ConfigurationError: no such kind of database. StoreUnavailableError: no such file.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
-        return Trail(postgresql.open_evidence(parsed), parsed.render_as_string(hide_password=True))
+        return SqlTrail(postgresql.open_evidence(parsed), parsed.render_as_string(hide_password=True))
     path = Path(parsed.database or "")
-    return Trail(sqlite.open_copy(path), str(path))
+    return SqlTrail(sqlite.open_copy(path), str(path))
 
 
 def _of(grant: GrantId | None) -> Select[*tuple[Any, ...]]:

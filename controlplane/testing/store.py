@@ -1,0 +1,248 @@
+"""A store in memory for tests of the verbs: it refuses what SQL refuses; the contract suite proves it."""
+
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from controlplane.audit.chain import GENESIS, extend, seal_head
+from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError
+from controlplane.model.event import Event, Head, Link
+from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, State, TaskId
+from controlplane.model.identity import WorkloadId
+from controlplane.model.lease import Lease, LeaseId
+from controlplane.model.secret import Secret
+
+AUDIT_KEY = Secret("5a" * 32)
+"""What the chain of a fake store is made with."""
+_MOVES = {(before, after) for (before, _), after in TRANSITIONS.items()}
+
+
+@dataclass(slots=True)
+class _State:
+    head: Head
+    grants: dict[GrantId, Grant] = field(default_factory=dict[GrantId, Grant])
+    leases: dict[LeaseId, tuple[GrantId, Lease]] = field(default_factory=dict[LeaseId, tuple[GrantId, Lease]])
+    links: list[Link] = field(default_factory=list[Link])
+
+    def copy(self) -> "_State":
+        return _State(self.head, dict(self.grants), dict(self.leases), list(self.links))
+
+
+class FakeStore:
+    """Fits the port Store. Set `down` to a sentence, and everything raises StoreUnavailableError with it."""
+
+    def __init__(self, audit_key: Secret = AUDIT_KEY) -> None:
+        self.down: str | None = None
+        self._key = audit_key
+        self._lock = threading.RLock()
+        self._now = _State(seal_head(audit_key, GENESIS.seq, GENESIS.mac))
+        self._holds: dict[GrantId, datetime] = {}
+
+    @contextmanager
+    def transaction(self) -> "Generator[FakeChanges]":
+        """One atomic unit: others see it when the block has ended without an exception."""
+        self._up()
+        with self._lock:
+            draft = self._now.copy()
+            changes = FakeChanges(draft)
+            yield changes
+            events = changes.finished()
+            self._up()
+            links, draft.head = extend(self._key, draft.head, events)
+            draft.links += links
+            self._now = draft
+            for id, grant in draft.grants.items():
+                if grant.state in TERMINAL:
+                    self._holds.pop(id, None)
+
+    def grant(self, id: GrantId) -> Grant | None:
+        """The grant of that id."""
+        return self._seen().grants.get(id)
+
+    def asked_before(self, workload: WorkloadId, key: str) -> Grant | None:
+        """The grant that this workload asked for with this idempotency key."""
+        asked = (g for g in self._seen().grants.values() if g.workload == workload and g.idempotency_key == key)
+        return next(asked, None)
+
+    def grants(
+        self,
+        *,
+        workload: WorkloadId | None = None,
+        task: TaskId | None = None,
+        entitlement: str | None = None,
+        states: Iterable[State] = (),
+        before: GrantId | None = None,
+        limit: int = 100,
+    ) -> Sequence[Grant]:
+        """A page of grants, newest first. A `before` that is no grant is the end of the list."""
+        now, wanted = self._seen(), frozenset(states)
+        last = None if before is None else now.grants.get(before)
+        if before is not None and last is None:
+            return []
+        found = [
+            grant
+            for grant in now.grants.values()
+            if (workload is None or grant.workload == workload)
+            and (task is None or grant.task == task)
+            and (entitlement is None or grant.entitlement == entitlement)
+            and (not wanted or grant.state in wanted)
+            and (last is None or _age(grant) < _age(last))
+        ]
+        return sorted(found, key=_age, reverse=True)[:limit]
+
+    def leases(self, grant: GrantId) -> Sequence[Lease]:
+        """The leases of a grant, in the order of their issue."""
+        return [lease for holder, lease in self._seen().leases.values() if holder == grant]
+
+    def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
+        """Those among `ids` that some grant holds."""
+        return self._seen().leases.keys() & frozenset(ids)
+
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+        """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
+        with self._lock:
+            due = [(grant.due_at, grant) for grant in self._seen().grants.values() if grant.due_at is not None]
+            free = [
+                (due_at, grant.id, grant) for due_at, grant in due if due_at <= now and not self._is_held(grant.id, now)
+            ]
+            claimed = [grant for _, _, grant in sorted(free, key=lambda found: found[:2])[:limit]]
+            self._holds.update({grant.id: now + hold for grant in claimed})
+            return claimed
+
+    def release(self, grant: GrantId) -> None:
+        """Give up a hold early."""
+        with self._lock:
+            self._seen()
+            self._holds.pop(grant, None)
+
+    def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
+        """Links of the audit chain with `seq` greater than `after`, in order."""
+        return [link for link in self._seen().links if link.seq > after][:limit]
+
+    def head(self) -> Head | None:
+        """The sealed head of the chain."""
+        return self._seen().head
+
+    def events(self) -> Sequence[Event]:
+        """Every event there is, oldest first: what a test of a verb looks at."""
+        return [link.event for link in self._now.links]
+
+    def _is_held(self, grant: GrantId, now: datetime) -> bool:
+        until = self._holds.get(grant)
+        return until is not None and until > now
+
+    def _seen(self) -> _State:
+        self._up()
+        return self._now
+
+    def _up(self) -> None:
+        if self.down is not None:
+            raise StoreUnavailableError(self.down)
+
+
+class FakeChanges:
+    """Fits the port Transaction."""
+
+    def __init__(self, draft: _State) -> None:
+        self._draft = draft
+        self._events: list[Event] = []
+        self._failure: Exception | None = None
+
+    def add(self, grant: Grant, *events: Event) -> None:
+        """Save a new grant."""
+        with self._step():
+            if grant.state not in INITIAL:
+                raise IllegalTransitionError(f"no grant begins {grant.state}")
+            _check(grant)
+            twins = (old for old in self._draft.grants.values() if old.workload == grant.workload)
+            keys = {old.idempotency_key for old in twins if old.idempotency_key is not None}
+            if grant.id in self._draft.grants or grant.idempotency_key in keys:
+                raise LostRaceError("an id or an idempotency key was used before")
+            self._draft.grants[grant.id] = grant
+            self._events += events
+
+    def save(self, grant: Grant, *events: Event) -> None:
+        """Save the next version of a grant."""
+        with self._step():
+            old = self._draft.grants.get(grant.id)
+            if old is None or old.version != grant.version - 1:
+                raise LostRaceError(f"grant {grant.id} is not at version {grant.version - 1} any more")
+            if old.state in TERMINAL or (old.state != grant.state and (old.state, grant.state) not in _MOVES):
+                raise IllegalTransitionError(f"grant {grant.id} cannot go from {old.state} to {grant.state}")
+            _check(grant)
+            self._draft.grants[grant.id] = replace(grant, **{name: getattr(old, name) for name in _ASKED})
+            self._events += events
+
+    def add_leases(self, grant: GrantId, leases: Iterable[Lease], *events: Event) -> None:
+        """Save leases of a grant; where all were saved before, their events were too."""
+        with self._step():
+            if grant not in self._draft.grants:
+                raise LostRaceError("the grant of a lease is not in the store")
+            new = [lease for lease in leases if self._is_new(grant, lease)]
+            self._draft.leases.update({lease.id: (grant, lease) for lease in new})
+            if new:
+                self._events += events
+
+    def append(self, *events: Event) -> None:
+        """Append events that are about no change of a grant."""
+        with self._step():
+            self._events += events
+
+    def finished(self) -> Sequence[Event]:
+        """The events of a transaction that is not void."""
+        with self._step():
+            return self._events
+
+    def _is_new(self, grant: GrantId, lease: Lease) -> bool:
+        if lease.id not in self._draft.leases:
+            return True
+        if self._draft.leases[lease.id][0] != grant:
+            raise LostRaceError(f"lease {lease.id} belongs to another grant")
+        return False
+
+    @contextmanager
+    def _step(self) -> Generator[None]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+            raise
+
+
+_ASKED = (
+    *("entitlement", "issuer", "subject", "workload", "task", "intent", "reason"),
+    *("idempotency_key", "request_digest", "requested_at"),
+)
+"""What a save never changes: the facts of the request."""
+
+
+def _age(grant: Grant) -> tuple[datetime, GrantId]:
+    return grant.requested_at, grant.id
+
+
+def _check(grant: Grant) -> None:
+    """The constraints of `stores/schema.py`, by their names."""
+    ending = grant.state in {State.REVOKING, State.IRREVOCABLE, State.REVOKED}
+    rules = {
+        "a grant has a version": grant.version >= 1,
+        "a grant has a length": grant.ttl > timedelta(0),
+        "a grant is revoked only after it began revoking": (
+            grant.revoked_at is None or (grant.revoking_at is not None and grant.revoked_at >= grant.revoking_at)
+        ),
+        "a grant is revoked when it says since when": (grant.state is State.REVOKED) == (grant.revoked_at is not None),
+        "a revoked grant has its receipt": (grant.revoked_at is None) == (grant.receipt is None),
+        "an active grant was issued with a known token": (
+            grant.state is not State.ACTIVE or (grant.issued_at is not None and grant.accessor is not None)
+        ),
+        "a grant that ends says why and since when": (
+            not ending or (grant.why is not None and grant.revoking_at is not None)
+        ),
+        "a tombstone is never due": grant.state not in TERMINAL or grant.due_at is None,
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise IllegalTransitionError(f"the store refuses: {sentence}")
