@@ -1,10 +1,12 @@
 """`shorthold grant`: request, show, list and finish grants."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.sdk.client import AnsweredError, Shorthold
@@ -13,6 +15,18 @@ PENDING, RESIDUAL = 4, 5
 """Exit statuses: waiting for approval; something could not be verified gone."""
 
 _COLUMNS = ("id", "state", "entitlement", "task", "intent", "expires_at")
+
+
+class GrantIdType(click.ParamType[str]):
+    """The id of a grant, so that a slip of the hand is told before anything is sent."""
+
+    name = "id"
+
+    @override
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"gr_[a-z2-7]{24}", value):
+            self.fail(f"{value!r} is no grant id: it looks like gr_ and 24 characters", param, ctx)
+        return value
 
 
 @click.group()
@@ -64,7 +78,7 @@ def request(  # noqa: PLR0917 # click passes each option by name
 
 
 @grant.command(name="show")
-@click.argument("id")
+@click.argument("id", type=GrantIdType())
 @output_option
 def show_(id: str, output: str) -> None:
     """Show one grant of yours, its leases and its receipt."""
@@ -87,7 +101,7 @@ def list_(output: str) -> None:
 
 
 @grant.command()
-@click.argument("id")
+@click.argument("id", type=GrantIdType())
 @click.option("--outcome", type=click.Choice(["completed", "failed"]), default="completed", show_default=True)
 @click.option("--wait", default=None, help="Wait so long for the proof, such as 10s.")
 @output_option
@@ -141,7 +155,7 @@ def _summary(answer: dict[str, Any]) -> dict[str, Any]:
     receipt: dict[str, Any] = told.get("receipt") or {}
     for end in receipt.get("ended", ()):
         proof = "verified gone" if end["verified"] else "NOT verified"
-        flat[f"{proof}: {end['principal'] or end['lease']}"] = f"{end['method']}; {end['evidence']}"
+        flat[proof] = f"{end['evidence']} ({end['method']})"
     for scope, fields in answer.get("credentials", {}).items():
         flat |= {f"{scope}.{name}": value for name, value in fields.items()}
     if token := answer.get("wrapping_token"):

@@ -1,12 +1,14 @@
 """Data on stdout as a table, JSON or YAML; talk on stderr."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
 from controlplane.model.canonical import JsonValue
 
+_WIDE = 10_000
 FORMATS = ("table", "json", "yaml")
 
 output_option = click.option(
@@ -50,7 +52,8 @@ def _table(data: JsonValue, columns: Sequence[str]) -> None:
         rows = [[_cell(data)]]
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: what others wrote is never read as markup
-    Console(highlight=False).print(table)
+    # A terminal folds what is too wide for it; whatever reads a pipe gets whole lines.
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def _cell(value: JsonValue) -> str:
