@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -21,11 +22,12 @@ class HostileVault:
     port: int
     seen: list[bytes] = field(default_factory=list[bytes])
     connections: int = 0
+    tls: ssl.SSLContext | None = None
 
     @property
     def addr(self) -> str:
         """Its URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def serve(self, listener: socket.socket) -> None:
         """Take connections until `listener` is shut down."""
@@ -38,18 +40,19 @@ class HostileVault:
             threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
 
     def _talk(self, peer: socket.socket) -> None:
-        with peer, suppress(OSError):
+        with suppress(OSError), peer:
             peer.settimeout(10)
-            while request := _request(peer):
-                self.seen.append(request)
-                self.behaviour(peer)
+            with self.tls.wrap_socket(peer, server_side=True) if self.tls else peer as line:
+                while request := _request(line):
+                    self.seen.append(request)
+                    self.behaviour(line)
 
 
 @contextmanager
-def hostile_vault(behaviour: Behaviour) -> Generator[HostileVault]:
+def hostile_vault(behaviour: Behaviour, *, tls: ssl.SSLContext | None = None) -> Generator[HostileVault]:
     """Run one on a free port while the block lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = HostileVault(behaviour, port=listener.getsockname()[1])
+        server = HostileVault(behaviour, port=listener.getsockname()[1], tls=tls)
         thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
         thread.start()
         try:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
@@ -266,15 +265,6 @@ def _address(addr: str) -> Url:
     if url.path not in {None, "", "/"}:
         raise ConfigurationError("vault.addr must have no path: it ends with the port")
     return url
-
-
-def loopback(addr: str) -> bool:
-    """Whether `addr` is this machine."""
-    host = (_address(addr).host or "").strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tls(server: Server) -> ssl.SSLContext:

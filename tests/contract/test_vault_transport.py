@@ -3,15 +3,27 @@
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hvac.api.auth_methods import JWT
 from hvac.api.system_backend import Wrapping
 
@@ -344,3 +356,131 @@ def test_a_fixed_token_is_never_asked_with_twice() -> None:
         with pytest.raises(VaultRefusedError):
             VaultAdapter(client.transport, lambda: TOKEN).request("GET", "database/creds/x")
         assert len(server.seen) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authority:
+    """A throw-away certificate authority and what it signed."""
+
+    directory: Path
+
+    def certificate(self, name: str, *, host: str = "127.0.0.1", days: int = 1, ca: bool = False) -> Path:
+        """A certificate with its key in one file; signed by the authority `ca`, or the authority itself."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        signer, issuer = (key, name) if ca else (self._key("ca"), "ca")
+        now = datetime.now(UTC)
+        built = (
+            x509.CertificateBuilder()
+            .subject_name(_named(name))
+            .issuer_name(_named(issuer))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=3))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+            .sign(signer, hashes.SHA256())
+        )
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file = self.directory / f"{name}.pem"
+        file.write_bytes(built.public_bytes(Encoding.PEM) + private)
+        return file
+
+    def _key(self, name: str) -> ec.EllipticCurvePrivateKey:
+        key = load_pem_private_key((self.directory / f"{name}.pem").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    made = Authority(directory=tmp_path)
+    made.certificate("ca", ca=True)
+    return made
+
+
+@contextmanager
+def tls_server(certificate: Path, *, wants: Path | None = None) -> Generator[HostileVault]:
+    """Answers over TLS as `certificate`, to clients whose certificate `wants` signed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    if wants is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(wants)
+    with hostile_vault(answering(200, b'{"data": {}}'), tls=context) as server:
+        yield server
+
+
+def test_tls_with_the_named_authority_works(authority: Authority) -> None:
+    with tls_server(authority.certificate("vault")) as server:
+        client = VaultClient(Server(server.addr, cacert=authority.directory / "ca.pem"), lambda: TOKEN)
+        assert client.read("sys/mounts") == {"data": {}}
+        client.close()
+
+
+@pytest.mark.parametrize("wrong", ["authority", "host", "expired"])
+def test_a_server_that_does_not_prove_itself_never_sees_the_token(
+    authority: Authority, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A33; and A30: the environment cannot add an authority."""
+    host, days = ("127.0.0.9", 1) if wrong == "host" else ("127.0.0.1", -1 if wrong == "expired" else 1)
+    certificate = authority.certificate("vault", host=host, days=days)
+    trusted = authority.certificate("other-ca", ca=True) if wrong == "authority" else authority.directory / "ca.pem"
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "VAULT_CACERT", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, str(authority.directory / "ca.pem"))
+    monkeypatch.setenv("VAULT_SKIP_VERIFY", "1")
+    with tls_server(certificate) as server:
+        client = VaultClient(Server(server.addr, cacert=trusted), lambda: TOKEN)
+        with pytest.raises(VaultUnavailableError, match="TLS"):
+            client.read("sys/mounts")
+        client.close()
+        assert server.seen == []
+
+
+def test_a_client_certificate_is_shown_to_a_server_that_wants_one(authority: Authority) -> None:
+    ca, mine = authority.directory / "ca.pem", authority.certificate("me")
+    with tls_server(authority.certificate("vault"), wants=ca) as server:
+        client = VaultClient(Server(server.addr, cacert=ca, client_cert=mine), lambda: TOKEN)
+        assert client.read("sys/mounts") == {"data": {}}
+        client.close()
+        without = VaultClient(Server(server.addr, cacert=ca), lambda: TOKEN)
+        with pytest.raises(VaultUnavailableError):
+            without.read("sys/mounts")
+        without.close()
+
+
+def test_a_plain_server_behind_an_https_address_gets_nothing(authority: Authority) -> None:
+    with hostile_vault(answering(200, b"{}")) as server:
+        addr = server.addr.replace("http:", "https:")
+        patient = timedelta(seconds=0.5)
+        client = VaultClient(Server(addr, cacert=authority.directory / "ca.pem", timeout=patient), lambda: TOKEN)
+        with pytest.raises(VaultUnavailableError):
+            client.read("sys/mounts")
+        client.close()
+        assert not any(TOKEN.reveal().encode() in request for request in server.seen)
+
+
+def test_session_keys_are_not_written_where_the_environment_says(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+    with tls_server(authority.certificate("vault")) as server:
+        client = VaultClient(Server(server.addr, cacert=authority.directory / "ca.pem"), lambda: TOKEN)
+        client.read("sys/mounts")
+        client.close()
+    assert not (tmp_path / "keys.log").exists()
+
+
+def test_a_certificate_file_that_is_none_is_said_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("not a certificate")
+    for server in (
+        Server("https://127.0.0.1:1", cacert=tmp_path / "missing.pem"),
+        Server("https://127.0.0.1:1", cacert=tmp_path / "bad.pem"),
+        Server("https://127.0.0.1:1", client_cert=tmp_path / "bad.pem"),
+    ):
+        with pytest.raises(ConfigurationError, match="certificate"):
+            VaultClient(server, None)
