@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.issuers.jose.compact import take_apart
+from controlplane.issuers.jose.compact import MAX_CHARS, take_apart
 from controlplane.issuers.trusted import TrustedIssuers
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
 from controlplane.model.secret import Secret
@@ -38,6 +38,14 @@ def refusal(trust: TrustedIssuers, token: Secret) -> str:
     assert caught.value.detail.isprintable()
     assert len(caught.value.detail) < 400
     return caught.value.detail
+
+
+def passes(trust: TrustedIssuers, token: Secret) -> bool:
+    try:
+        trust.verify(token)
+    except NotAuthenticatedError:
+        return False
+    return True
 
 
 def raw(issuer: FakeIssuer, name: str, text: str) -> Secret:
@@ -228,13 +236,38 @@ def test_any_visible_name_is_a_subject(issuer: FakeIssuer, trust: TrustedIssuers
     assert who.workload.removeprefix("wl_").isalnum()
 
 
-@pytest.mark.parametrize("text", [r"\ud83d", r"a\u0000", r"x\udc00\ud800"])
+@pytest.mark.parametrize("text", [r"\ud83d", r"\ud800", r"\udfff", r"a\u0000", r"x\udc00\ud800"])
 def test_text_that_no_store_can_hold_is_refused_in_every_claim(
     issuer: FakeIssuer, trust: TrustedIssuers, text: str
 ) -> None:
     refusal(trust, raw(issuer, "note", f'"{text}"'))
     refusal(trust, raw(issuer, "note", f'{{"deep": [{{"{text}": 1}}]}}'))
-    assert trust.verify(raw(issuer, "note", r'"\ud83d\ude00"')).claim("note") == "😀"
+    for sound in (r"\ud83d\ude00", "\ud7ff", "\ue000"):
+        assert trust.verify(raw(issuer, "note", f'"{sound}"'))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "9" * 21, "-" + "9" * 20])
+def test_a_number_that_json_or_others_cannot_hold_is_refused_in_every_claim(
+    issuer: FakeIssuer, trust: TrustedIssuers, number: str
+) -> None:
+    assert "payload has" in refusal(trust, raw(issuer, "note", number))
+    for sound in ("1.5", "1e300", "9" * 20, "-" + "9" * 19):
+        assert trust.verify(raw(issuer, "note", sound))
+
+
+def test_claims_may_be_nested_but_not_without_end(issuer: FakeIssuer, trust: TrustedIssuers) -> None:
+    assert trust.verify(raw(issuer, "note", "[" * 31 + "]" * 31))
+    assert "nested too deeply" in refusal(trust, raw(issuer, "note", "[" * 32 + "]" * 32))
+
+
+def test_a_token_may_be_long_but_not_without_end(issuer: FakeIssuer, trust: TrustedIssuers) -> None:
+    room = MAX_CHARS - len(issuer.mint(note="").reveal())
+    lengths = range(room * 3 // 4 - 4, room * 3 // 4 + 5)
+    accepted = {
+        len(token.reveal()) for token in (issuer.mint(note="x" * length) for length in lengths) if passes(trust, token)
+    }
+    assert max(accepted) in {MAX_CHARS, MAX_CHARS - 1}  # base64url never gives every length
+    assert "longer than" in refusal(trust, issuer.mint(note="x" * max(lengths)))
 
 
 @pytest.mark.parametrize("token_id", [None, "", 1, [], "a" * 256])

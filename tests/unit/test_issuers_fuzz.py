@@ -76,7 +76,7 @@ def test_j08_any_header_is_refused_or_changes_nothing(header: dict[str, object])
     who = believed(ISSUER.forge(header))
     if who is not None:
         assert who.subject == "agent-1"
-        assert not {"crit"} & header.keys()
+        assert header.get("crit") is None  # None leaves a name out
         assert header.get("alg") in {None, "ES256"}
         assert header.get("kid") in {None, ISSUER.keys[0].kid}
 
