@@ -148,17 +148,17 @@ def wire(settings: Settings) -> ControlPlane:
     )
 
 
-def sync_roles(settings: Settings) -> Roles:
+def sync_roles(vault: VaultSettings) -> Roles:
     """Vault's configuration as `sync` sees it: with the operator's token where there is one, else as `sync`.
 
     Raises: ConfigurationError: there is neither.
     """
     operator = server_token()
     if operator is None:
-        token: TokenSource = _session(settings.vault, settings.vault.sync, "vault.sync")
+        token: TokenSource = _session(vault, vault.sync, "vault.sync")
     else:
         token = _always(operator)
-    return VaultRoles(settings.vault.layout, VaultClient(_server(settings.vault), token))
+    return VaultRoles(vault.layout, VaultClient(_server(vault), token))
 
 
 def _always(token: Secret) -> TokenSource:

@@ -164,7 +164,7 @@ def _vault() -> "Roles":
     from controlplane.settings import load
     from controlplane.wiring import sync_roles
 
-    return sync_roles(load())
+    return sync_roles(load().vault)
 
 
 def _show_plan(plan: "Plan", found: "Review", output: str) -> None:

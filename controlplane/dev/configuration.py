@@ -26,10 +26,9 @@ def write_configuration(
     home: Home, project: Path, *, vault: VaultSettings, layout: Layout, target: Target, issuer_url: str
 ) -> bool:
     """Write the file (0600, absolute paths). Whether it is other than before."""
-    own_roles = project / "roles"
     keys = home.part("keys")
     document: dict[str, Any] = {
-        "roles": str(own_roles if own_roles.is_dir() else shipped("roles")),
+        "roles": str(roles_directory(project)),
         "api": {"host": loopback.HOST, "port": home.known_port("serve")},
         "store": {"url": f"sqlite:///{home.directory / 'shorthold.db'}"},
         "keys": {"directory": str(keys)},
@@ -65,6 +64,12 @@ def write_configuration(
     before = configuration_file(home).read_text(encoding="utf-8") if configuration_file(home).exists() else ""
     write_private(configuration_file(home), text)
     return text != before
+
+
+def roles_directory(project: Path) -> Path:
+    """The project's own entitlements if it has any, else the shipped examples."""
+    own = project / "roles"
+    return own if own.is_dir() else shipped("roles")
 
 
 def configuration_file(home: Home) -> Path:

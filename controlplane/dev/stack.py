@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from controlplane.dev import loopback, orders
-from controlplane.dev.configuration import configuration_file, write_configuration
+from controlplane.dev.configuration import configuration_file, roles_directory, write_configuration
 from controlplane.dev.engines import certificate_authority, database_connection
 from controlplane.dev.home import Home, kept_password, write_private
 from controlplane.dev.issuer import DevIssuer
@@ -18,12 +18,18 @@ from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.dev.process import Process
+from controlplane.engines import engines
 from controlplane.keys.files import load_or_create
 from controlplane.model.errors import LocalServerError
 from controlplane.model.plan import Layout
-from controlplane.settings import VaultSettings, bao_program
+from controlplane.settings import VaultIdentity, VaultSettings, bao_program
+from controlplane.sync.apply import ApplySync
+from controlplane.sync.plan import PlanSync
+from controlplane.sync.review import review
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient
+from controlplane.wiring import sync_roles
+from controlplane.world import SystemClock
 
 LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 
@@ -103,7 +109,7 @@ class Stack:
             finally:
                 client.close()
             self._configure(vault, target)
-            self._synchronise()
+            self._synchronise(vault)
             self.start_control_plane()
 
     def start_control_plane(self) -> None:
@@ -227,8 +233,20 @@ class Stack:
         if changed and running:
             self.serve.stop(patience=_GRACE)  # it started with another configuration
 
-    def _synchronise(self) -> None:
-        """Make the entitlements' roles in Vault."""
+    def _synchronise(self, vault: VaultSettings) -> None:
+        """Make the entitlements' roles in Vault, as the identity that may, unless one of them has an error."""
+        identity = VaultIdentity(
+            mount=f"{LAYOUT.auth_mount}-sync", role="sync", key_file=self.home.part("keys") / "sync.pem"
+        )
+        roles = sync_roles(vault.model_copy(update={"sync": identity}))
+        found = review(roles_directory(self.project), LAYOUT, engines(), today=SystemClock().now().date())
+        if found.errors:
+            self.say(f"Not synced: {len(found.errors)} errors in the entitlements; `shorthold sync lint` shows them.")
+            return
+        plan = PlanSync(roles=roles, layout=LAYOUT)
+        done = ApplySync(roles=roles, plan=plan)(found.whole(), plan(found.whole())).done.total()
+        if done:
+            self.say(f"Synced {len(found.compiled)} entitlements: {done} changes in Vault.")
 
     def _stops(self) -> Sequence[tuple[str, Callable[[], bool]]]:
         return (

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import psycopg
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from controlplane.audit.verify import verify_store
+from controlplane.audit.chain import Broken, Intact
+from controlplane.audit.verify import verify_trail
 from controlplane.dev.stage import Stage
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
+from controlplane.stores.trail import open_trail
 
 AGENT = "repo:acme/support-agent:ref:refs/heads/main"
 STRANGER = "repo:mallory/fork:ref:refs/heads/main"
@@ -37,13 +42,13 @@ class _Teller:
         self.console.print(f"\n[bold cyan]{escape(title)}[/]")
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [dim]{escape(text)}[/]")
+        self.console.print(Padding(Text(text, style="dim"), (0, 0, 0, 2)))
 
     def claim(self, text: str, holds: bool) -> None:  # noqa: FBT001 # a claim holds or does not
         if not holds:
             raise BrokenPromiseError(text)
         self.checked += 1
-        self.console.print(f"  [green]✓[/] {escape(text)}")
+        self.console.print(Padding(Text.assemble(("✓ ", "green"), text), (0, 0, 0, 2)))
 
 
 def tell(stage: Stage) -> None:
@@ -54,7 +59,7 @@ def tell(stage: Stage) -> None:
     teller = _Teller(Console(highlight=False))
     began = time.monotonic()
     teller.chapter("1  Real servers: OpenBao, PostgreSQL, an OIDC issuer, and the control plane")
-    stage.up(teller.note)
+    stage.up(lambda step: None if step.startswith(" ") else teller.note(step))
     _stranger(stage, teller)
     _one_task(stage, teller)
     _killed(stage, teller)
@@ -74,7 +79,8 @@ def _stranger(stage: Stage, teller: _Teller) -> None:
         teller.claim("denied with 403", refused.http_status == 403)  # noqa: PLR2004 # the status that is claimed
         teller.claim("eligibility is the decision that said no", [why["code"] for why in reasons] == ["not-eligible"])
         unknown = _refusal(lambda: stranger.request({**_ask("T-0"), "entitlement": "no-such-thing"}))
-        codes = [why["code"] for why in unknown.problem.get("reasons") or []]
+        unknown_reasons: list[dict[str, str]] = list(unknown.problem.get("reasons") or [])
+        codes = [why["code"] for why in unknown_reasons]
         teller.claim("an entitlement that does not exist is refused in the same words", codes == ["not-eligible"])
 
 
@@ -132,13 +138,23 @@ def _killed(stage: Stage, teller: _Teller) -> None:
 
 def _audit(stage: Stage, teller: _Teller) -> None:
     teller.chapter("7  The audit log")
-    whole = verify_store(stage.store_url, stage.audit_key)
-    teller.claim(f"the chain of {whole.links} events is intact", whole.intact)
+    match _verified(stage.store_url, stage):
+        case Intact(records=records):
+            teller.claim(f"the chain of {records} events is intact", holds=True)
+        case Broken(detail=detail):
+            raise BrokenPromiseError(detail)
     copy = stage.copy_of_store()
     seq = _change_one_byte(copy)
-    broken = verify_store(f"sqlite:///{copy}", stage.audit_key)
-    teller.note(f"one byte of event {seq} was changed in a copy; verify says: {broken.what}")
-    teller.claim("the changed byte is found, in the right place", not broken.intact and broken.seq == seq)
+    found = _verified(f"sqlite:///{copy}", stage)
+    teller.note(f"one byte of event {seq} is changed in a copy")
+    teller.claim("the changed byte is found, in the right place", isinstance(found, Broken) and found.seq == seq)
+    if isinstance(found, Broken):
+        teller.note(f"verify says: {found.detail}")
+
+
+def _verified(url: str, stage: Stage) -> Intact | Broken:
+    with closing(open_trail(url)) as trail:
+        return verify_trail(trail, stage.audit_key)
 
 
 def _ask(task: str) -> dict[str, str | None]:
@@ -192,13 +208,14 @@ def _until(
 
 
 def _change_one_byte(store: Path) -> int:
-    """Change one digit inside the body of an event in the middle; the number of that event."""
-    with sqlite3.connect(store) as database:
+    """Flip one bit of one byte in the file, inside the body of an event in the middle; the number of that event."""
+    with closing(sqlite3.connect(store)) as database:
         (seq,) = database.execute("SELECT max(seq) / 2 + 1 FROM events").fetchone()
         (body,) = database.execute("SELECT body FROM events WHERE seq = ?", (seq,)).fetchone()
-        changed = body[:-3] + chr(ord(body[-3]) ^ 1) + body[-2:]
-        database.execute("UPDATE events SET body = ? WHERE seq = ?", (changed, seq))
-    database.close()
+    content = bytearray(store.read_bytes())
+    place = content.index(body.encode()) + len(body.encode()) // 2
+    content[place] ^= 1
+    store.write_bytes(content)
     return int(seq)
 
 
@@ -213,4 +230,4 @@ def _show_receipt(teller: _Teller, grant: dict[str, Any]) -> None:
     revoking, revoked = (datetime.fromisoformat(grant[name]) for name in ("revoking_at", "revoked_at"))
     teller.note(f"verified gone after {(revoked - revoking).total_seconds() * 1000:.0f} ms")
     for end in grant["receipt"]["ended"]:
-        teller.note(f"{end['principal']}: {end['method']}; {end['evidence']}")
+        teller.note(f"{end['method']}; {end['evidence']}")
