@@ -1,5 +1,6 @@
 """PostgreSQL: a pool of connections; replicas share the database and follow each other only at the chain's head."""
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -50,12 +51,19 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self.place = engine.url.render_as_string(hide_password=True)
         self._engine = engine
+        self._mine = threading.local()
 
     @contextmanager
     def begin(self) -> Generator[Connection]:
         """A transaction that is durable when the block has ended without an exception, and else never was."""
-        with told(self.place), self._engine.begin() as connection:
-            yield connection
+        if getattr(self._mine, "writing", False):
+            raise RuntimeError("a thread cannot wait for itself: transactions do not nest")
+        self._mine.writing = True
+        try:
+            with told(self.place), self._engine.begin() as connection:
+                yield connection
+        finally:
+            self._mine.writing = False
 
     def close(self) -> None:
         """Close every connection."""

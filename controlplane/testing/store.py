@@ -5,14 +5,16 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from controlplane.audit.chain import GENESIS, extend, seal_head
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError
-from controlplane.model.event import Event, Head, Link
-from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, State, TaskId
-from controlplane.model.identity import WorkloadId
-from controlplane.model.lease import Lease, LeaseId
+from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
+from controlplane.model.identity import IssuerName, WorkloadId, workload_id
+from controlplane.model.lease import Lease, LeaseId, Target
 from controlplane.model.secret import Secret
+from controlplane.testing.clock import START
 
 AUDIT_KEY = Secret("5a" * 32)
 """What the chain of a fake store is made with."""
@@ -30,13 +32,58 @@ class _State:
         return _State(self.head, dict(self.grants), dict(self.leases), list(self.links))
 
 
+def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
+    """A grant that begins `issuing` at `at` and is due a minute later; `changes` are made to it."""
+    plain = Grant(
+        id=GrantId(f"gr_{number:024}"),
+        state=State.ISSUING,
+        entitlement="orders-read",
+        revision=Revision("0a1b2c3d"),
+        issuer=IssuerName("dev"),
+        subject="repo:acme/support-agent:ref:refs/heads/main",
+        workload=workload_id(IssuerName("dev"), "repo:acme/support-agent:ref:refs/heads/main"),
+        task=TaskId("T-1"),
+        intent="answer-question",
+        reason="who ordered?",
+        ttl=timedelta(minutes=5),
+        request_digest="0" * 64,
+        paths=("database/creds/sh-orders-read-0a1b2c3d-orders",),
+        requested_at=at,
+        expires_at=at + timedelta(minutes=5),
+        due_at=at + timedelta(minutes=1),
+        settles_at=at + timedelta(minutes=1),
+    )
+    return replace(plain, **changes)
+
+
+def sample_lease(number: int = 1, *, at: datetime = START) -> Lease:
+    """A lease of a database credential."""
+    path = "database/creds/sh-orders-read-0a1b2c3d-orders"
+    return Lease(
+        id=LeaseId(f"{path}/{number:024}"),
+        scope="orders",
+        engine="database",
+        path=path,
+        target=Target(kind="postgresql", name="orders"),
+        principal=f"v-sh-{number}",
+        issued_at=at,
+        expires_at=at + timedelta(minutes=5),
+    )
+
+
+def sample_event(number: int = 1, kind: Kind = Kind.GRANT_ALLOWED, grant: GrantId | None = None) -> Event:
+    """An event that says its number."""
+    return Event(id=f"ev_{number:024}", at=START, kind=kind, grant=grant, body={"number": number})
+
+
 class FakeStore:
     """Fits the port Store. Set `down` to a sentence, and everything raises StoreUnavailableError with it."""
 
     def __init__(self, audit_key: Secret = AUDIT_KEY) -> None:
         self.down: str | None = None
         self._key = audit_key
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._writer: int | None = None
         self._now = _State(seal_head(audit_key, GENESIS.seq, GENESIS.mac))
         self._holds: dict[GrantId, datetime] = {}
 
@@ -44,7 +91,9 @@ class FakeStore:
     def transaction(self) -> "Generator[FakeChanges]":
         """One atomic unit: others see it when the block has ended without an exception."""
         self._up()
-        with self._lock:
+        if self._writer == threading.get_ident():
+            raise RuntimeError("a thread cannot wait for itself: transactions do not nest")
+        with self._writing():
             draft = self._now.copy()
             changes = FakeChanges(draft)
             yield changes
@@ -98,11 +147,11 @@ class FakeStore:
 
     def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those among `ids` that some grant holds."""
-        return self._seen().leases.keys() & frozenset(ids)
+        return frozenset(ids) & self._seen().leases.keys()
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
-        with self._lock:
+        with self._writing():
             due = [(grant.due_at, grant) for grant in self._seen().grants.values() if grant.due_at is not None]
             free = [
                 (due_at, grant.id, grant) for due_at, grant in due if due_at <= now and not self._is_held(grant.id, now)
@@ -113,7 +162,7 @@ class FakeStore:
 
     def release(self, grant: GrantId) -> None:
         """Give up a hold early."""
-        with self._lock:
+        with self._writing():
             self._seen()
             self._holds.pop(grant, None)
 
@@ -128,6 +177,15 @@ class FakeStore:
     def events(self) -> Sequence[Event]:
         """Every event there is, oldest first: what a test of a verb looks at."""
         return [link.event for link in self._now.links]
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        with self._lock:
+            self._writer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer = None
 
     def _is_held(self, grant: GrantId, now: datetime) -> bool:
         until = self._holds.get(grant)
@@ -178,9 +236,9 @@ class FakeChanges:
     def add_leases(self, grant: GrantId, leases: Iterable[Lease], *events: Event) -> None:
         """Save leases of a grant; where all were saved before, their events were too."""
         with self._step():
-            if grant not in self._draft.grants:
-                raise LostRaceError("the grant of a lease is not in the store")
             new = [lease for lease in leases if self._is_new(grant, lease)]
+            if new and grant not in self._draft.grants:
+                raise LostRaceError("the grant of a lease is not in the store")
             self._draft.leases.update({lease.id: (grant, lease) for lease in new})
             if new:
                 self._events += events

@@ -1,0 +1,582 @@
+"""What every store keeps to: the one in memory, SQLite on a file, PostgreSQL."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import URL
+
+from controlplane.audit.chain import Checkpoint, Intact, verify
+from controlplane.dev.loopback import HOST
+from controlplane.dev.postgres import SUPERUSER
+from controlplane.model.errors import IllegalTransitionError, LostRaceError
+from controlplane.model.event import Kind
+from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
+from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
+from controlplane.ports import Store
+from controlplane.stores.sql import open_store
+from controlplane.testing.clock import START
+from controlplane.testing.store import AUDIT_KEY, FakeStore, sample_event, sample_grant, sample_lease
+
+HOLD = timedelta(seconds=60)
+SECOND = timedelta(seconds=1)
+
+
+def _databases(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, gone afterwards."""
+    server = request.getfixturevalue("postgres")
+    name = f"store_{secrets.token_hex(6)}"
+    with psycopg.connect(server.owner.reveal(), autocommit=True) as owner:
+        owner.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    url = URL.create("postgresql", SUPERUSER, server.password.reveal(), HOST, server.port, name)
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with psycopg.connect(server.owner.reveal(), autocommit=True) as owner:
+            owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the same store once more, as another process would; the one in memory has one process only."""
+    if request.param == "fake":
+        fake = FakeStore()
+        yield lambda: fake
+        return
+    urls = iter([f"sqlite:///{tmp_path}/store.db"]) if request.param == "sqlite" else _databases(request)
+    url = next(urls)
+    opened = [open_store(url, audit_key=AUDIT_KEY)]
+    waiting = list(opened)
+
+    def another() -> Store:
+        if not waiting:
+            opened.append(open_store(url, audit_key=AUDIT_KEY))
+            return opened[-1]
+        return waiting.pop()
+
+    yield another
+    for store in opened:
+        store.close()
+    assert next(urls, None) is None
+
+
+@pytest.fixture
+def store(replicas: Callable[[], Store]) -> Store:
+    return replicas()
+
+
+def add(store: Store, *grants: Grant) -> None:
+    for grant in grants:
+        with store.transaction() as tx:
+            tx.add(grant, sample_event(grant=grant.id))
+
+
+def save(store: Store, grant: Grant) -> Grant:
+    with store.transaction() as tx:
+        tx.save(grant)
+    return grant
+
+
+def together(*jobs: Callable[[], object]) -> list[object]:
+    """Run all jobs at the same time; what each gave, or the error it raised."""
+    start, results = threading.Barrier(len(jobs)), list[object]([None] * len(jobs))
+
+    def run(number: int, job: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            results[number] = job()
+        except Exception as error:  # noqa: BLE001 # the outcome is what is tested
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number, job)) for number, job in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def chain(store: Store) -> Intact:
+    found = verify(store.links(limit=10_000), store.head(), AUDIT_KEY)
+    assert isinstance(found, Intact), found
+    return found
+
+
+def revoked(grant: Grant, *, at: datetime = START) -> Grant:
+    ended = Ended(
+        lease=LeaseId("database/creds/a/1"),
+        principal="v-1",
+        method="task token revoked",
+        at=at + timedelta(microseconds=1),
+        verified=True,
+        evidence="no such user — and no session",
+    )
+    return grant.after(
+        Step.CONFIRM_GONE, revoked_at=at, receipt=Receipt(ended=(ended,)), due_at=None, failing=None, attempts=3
+    )
+
+
+def life(grant: Grant) -> list[Grant]:
+    """Every version of a grant from `issuing` to `revoked`."""
+    known = grant.but(accessor=Accessor("acc-1"))
+    active = known.after(Step.DELIVER, issued_at=START, wrap_accessor=Accessor("acc-2"), settles_at=None)
+    ending = active.after(Step.END, why=Why.COMPLETED, revoking_at=START, due_at=START)
+    stuck = ending.after(Step.STRAND, failing="Vault gave it up", attempts=2)
+    healed = stuck.after(Step.HEAL)
+    return [known, active, ending, stuck, healed, revoked(healed)]
+
+
+# Grants -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_version_of_a_grant_reads_back_exactly_as_it_was_saved(store: Store) -> None:
+    grant = sample_grant(
+        idempotency_key="key-1",
+        reason='who "ordered"? \';--\n✓ café 東京',
+        at=datetime(2026, 1, 5, 9, 30, 0, 123_456, tzinfo=UTC),
+        ttl=timedelta(minutes=5, microseconds=1),
+        paths=("a/b", "c/d"),
+    )
+    add(store, grant)
+    assert store.grant(grant.id) == grant
+    for version in life(grant):
+        assert save(store, version) == store.grant(grant.id)
+    assert {found.requested_at.tzinfo for found in store.grants()} == {UTC}
+
+
+def test_a_grant_that_is_not_there_is_none(store: Store) -> None:
+    assert store.grant(GrantId("gr_none")) is None
+
+
+def test_an_id_is_used_once(store: Store) -> None:
+    add(store, sample_grant())
+    with pytest.raises(LostRaceError):
+        add(store, sample_grant(task=TaskId("T-2")))
+
+
+def test_a_grant_is_found_by_workload_and_idempotency_key_and_only_by_both(store: Store) -> None:
+    mine = sample_grant(1, idempotency_key="same")
+    other = sample_grant(2, idempotency_key="same", workload=WorkloadId("wl_other"))
+    add(store, mine, other, sample_grant(3))
+    assert store.asked_before(mine.workload, "same") == mine
+    assert store.asked_before(other.workload, "same") == other
+    assert store.asked_before(mine.workload, "else") is None
+    assert store.asked_before(WorkloadId("wl_none"), "same") is None
+
+
+def test_an_idempotency_key_is_used_once_by_a_workload(store: Store) -> None:
+    add(store, sample_grant(1, idempotency_key="key"))
+    with pytest.raises(LostRaceError):
+        add(store, sample_grant(2, idempotency_key="key"))
+    add(store, sample_grant(3), sample_grant(4))
+    assert store.grant(sample_grant(2).id) is None
+
+
+def test_a_save_of_an_old_version_loses_the_race(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    save(store, grant.but(attempts=1))
+    with pytest.raises(LostRaceError):
+        save(store, grant.but(attempts=9))
+    with pytest.raises(LostRaceError):
+        save(store, grant.but().but().but())
+    with pytest.raises(LostRaceError):
+        save(store, sample_grant(7).but())
+    found = store.grant(grant.id)
+    assert found is not None
+    assert (found.version, found.attempts) == (2, 1)
+
+
+def test_two_steps_of_a_grant_can_be_saved_at_once(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    one, two = grant.but(attempts=1), grant.but(attempts=1).but(accessor=Accessor("acc"))
+    with store.transaction() as tx:
+        tx.save(one, sample_event(2))
+        tx.save(two, sample_event(3))
+    assert store.grant(grant.id) == two
+
+
+def test_what_was_asked_never_changes(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    save(store, grant.but(subject="mallory", task=TaskId("T-9"), issuer=IssuerName("other"), attempts=4))
+    found = store.grant(grant.id)
+    assert found is not None
+    assert (found.subject, found.task, found.issuer, found.attempts) == (grant.subject, grant.task, grant.issuer, 4)
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - INITIAL))
+def test_no_grant_begins_in_the_middle(store: Store, state: State) -> None:
+    with pytest.raises(IllegalTransitionError):
+        add(store, sample_grant(state=state))
+    assert chain(store).records == 0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "changes"),
+    [
+        ("an active grant was issued with a known token", {"state": State.ACTIVE, "accessor": None}),
+        ("a grant that ends says why and since when", {"state": State.REVOKING, "revoking_at": START}),
+        ("a grant is revoked when it says since when", {"revoked_at": START, "revoking_at": START}),
+        ("a grant has a length", {"ttl": timedelta(0)}),
+    ],
+)
+def test_a_grant_that_contradicts_itself_is_refused(store: Store, sentence: str, changes: dict[str, Any]) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    with pytest.raises(IllegalTransitionError, match=sentence):
+        save(store, grant.but(**changes))
+    assert store.grant(grant.id) == grant
+
+
+def test_a_grant_is_never_revoked_before_it_began_revoking_or_without_a_receipt(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    ending = save(store, grant.after(Step.END, why=Why.EXPIRED, revoking_at=START))
+    with pytest.raises(IllegalTransitionError, match="only after it began revoking"):
+        save(store, revoked(ending, at=START - SECOND))
+    with pytest.raises(IllegalTransitionError, match="has its receipt"):
+        save(store, ending.after(Step.CONFIRM_GONE, revoked_at=START, due_at=None))
+    with pytest.raises(IllegalTransitionError, match="never due"):
+        save(store, ending.after(Step.CONFIRM_GONE, revoked_at=START, receipt=Receipt(ended=()), due_at=START))
+    assert store.grant(grant.id) == ending
+
+
+def test_a_tombstone_never_changes(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    last = [save(store, version) for version in life(grant)][-1]
+    for change in ({"attempts": 9}, {"state": State.REVOKING}, {"failing": "x"}):
+        with pytest.raises(IllegalTransitionError):
+            save(store, last.but(**change))
+    assert store.grant(grant.id) == last
+
+
+# Pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_pages_of_grants_are_newest_first_and_complete(store: Store) -> None:
+    grants = [sample_grant(number, at=START + number // 3 * SECOND) for number in range(10)]  # three of each instant
+    add(store, *grants)
+    newest = sorted(grants, key=lambda grant: (grant.requested_at, grant.id), reverse=True)
+    assert store.grants() == newest
+    seen: list[Grant] = []
+    while page := store.grants(before=seen[-1].id if seen else None, limit=4):
+        assert len(page) <= 4
+        seen += page
+    assert seen == newest
+
+
+def test_pages_of_grants_are_of_what_was_asked_for(store: Store) -> None:
+    plain = sample_grant(1)
+    others = [
+        sample_grant(2, workload=WorkloadId("wl_other")),
+        sample_grant(3, task=TaskId("T-2")),
+        sample_grant(4, entitlement="orders-refund"),
+        sample_grant(5, state=State.PENDING),
+    ]
+    add(store, plain, *others)
+    assert [grant.id for grant in store.grants(workload=WorkloadId("wl_other"))] == [others[0].id]
+    assert [grant.id for grant in store.grants(task=TaskId("T-2"))] == [others[1].id]
+    assert [grant.id for grant in store.grants(entitlement="orders-refund")] == [others[2].id]
+    assert [grant.id for grant in store.grants(states=[State.PENDING])] == [others[3].id]
+    assert len(store.grants(states=[State.PENDING, State.ISSUING])) == 5
+    assert store.grants(states=[State.ACTIVE]) == []
+    both = store.grants(workload=plain.workload, task=TaskId("T-2"), states=iter([State.ISSUING]))
+    assert [grant.id for grant in both] == [others[1].id]
+
+
+def test_a_page_after_a_grant_that_is_not_there_is_empty(store: Store) -> None:
+    add(store, sample_grant())
+    assert store.grants(before=GrantId("gr_none")) == []
+
+
+# Leases -----------------------------------------------------------------------------------------------------------
+
+
+def test_leases_come_back_in_the_order_of_their_issue(store: Store) -> None:
+    grant, other = sample_grant(1), sample_grant(2)
+    add(store, grant, other)
+    with store.transaction() as tx:
+        tx.add_leases(grant.id, [sample_lease(3), sample_lease(1)])
+    with store.transaction() as tx:
+        tx.add_leases(grant.id, iter([sample_lease(2)]))
+        tx.add_leases(other.id, [sample_lease(4)])
+    assert store.leases(grant.id) == [sample_lease(3), sample_lease(1), sample_lease(2)]
+    assert store.leases(other.id) == [sample_lease(4)]
+    assert store.leases(GrantId("gr_none")) == []
+
+
+def test_saving_a_lease_again_changes_nothing(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    for _ in range(3):
+        with store.transaction() as tx:
+            tx.add_leases(grant.id, [sample_lease()], sample_event(2, Kind.LEASE_ISSUED, grant.id))
+    assert store.leases(grant.id) == [sample_lease()]
+    assert [link.event.kind for link in store.links()] == [Kind.GRANT_ALLOWED, Kind.LEASE_ISSUED]
+
+
+def test_a_lease_belongs_to_one_grant_that_is_there(store: Store) -> None:
+    add(store, sample_grant(1), sample_grant(2))
+    with store.transaction() as tx:
+        tx.add_leases(sample_grant(1).id, [sample_lease()])
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.add_leases(sample_grant(2).id, [sample_lease()])
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.add_leases(sample_grant(3).id, [sample_lease(2)])
+    assert store.leases(sample_grant(1).id) == [sample_lease()]
+    assert store.known_leases([sample_lease(2).id]) == frozenset()
+
+
+def test_known_leases_are_those_that_some_grant_holds_however_many_are_asked_for(store: Store) -> None:
+    add(store, sample_grant(1), sample_grant(2))
+    with store.transaction() as tx:
+        tx.add_leases(sample_grant(1).id, [sample_lease(1)])
+        tx.add_leases(sample_grant(2).id, [sample_lease(1_100)])
+    asked = [sample_lease(number).id for number in range(1_201)]
+    assert store.known_leases(iter(asked)) == {sample_lease(1).id, sample_lease(1_100).id}
+    assert store.known_leases([]) == frozenset()
+
+
+# Transactions and the chain ---------------------------------------------------------------------------------------
+
+
+def test_events_are_chained_with_the_changes_they_tell_of(store: Store) -> None:
+    assert chain(store).records == 0
+    grant = sample_grant()
+    with store.transaction() as tx:
+        tx.add(grant, sample_event(1, Kind.GRANT_ALLOWED, grant.id))
+        tx.add_leases(grant.id, [sample_lease()], sample_event(2, Kind.LEASE_ISSUED, grant.id))
+        tx.append(sample_event(3, Kind.TOKEN_REJECTED), sample_event(4, Kind.GRANT_REFUSED))
+    links = store.links()
+    assert [link.event for link in links] == [
+        sample_event(1, Kind.GRANT_ALLOWED, grant.id),
+        sample_event(2, Kind.LEASE_ISSUED, grant.id),
+        sample_event(3, Kind.TOKEN_REJECTED),
+        sample_event(4, Kind.GRANT_REFUSED),
+    ]
+    assert chain(store).upto == Checkpoint(seq=4, mac=links[-1].mac)
+
+
+def test_links_are_read_in_pages(store: Store) -> None:
+    for number in range(7):
+        with store.transaction() as tx:
+            tx.append(sample_event(number))
+    assert [link.seq for link in store.links(limit=3)] == [1, 2, 3]
+    assert [link.seq for link in store.links(after=3, limit=3)] == [4, 5, 6]
+    assert [link.seq for link in store.links(after=6)] == [7]
+    assert store.links(after=7) == []
+
+
+def test_an_error_inside_the_block_leaves_nothing(store: Store) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    before = store.head()
+
+    def everything() -> None:
+        with store.transaction() as tx:
+            tx.save(grant.but(attempts=1), sample_event(2))
+            tx.add(sample_grant(2, idempotency_key="key"), sample_event(3))
+            tx.add_leases(grant.id, [sample_lease()], sample_event(4))
+            tx.append(sample_event(5))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        everything()
+    assert store.grants() == [grant]
+    assert store.leases(grant.id) == []
+    assert store.head() == before
+    assert chain(store).records == 1
+    add(store, sample_grant(2, idempotency_key="key"))
+
+
+def test_a_lost_race_voids_the_whole_transaction_even_if_it_is_caught(store: Store) -> None:
+    grant = sample_grant(1)
+    add(store, grant)
+
+    def swallow() -> None:
+        with store.transaction() as tx:
+            tx.add(sample_grant(2), sample_event(2))
+            for _ in range(2):
+                with pytest.raises(LostRaceError):
+                    tx.save(grant.but().but(), sample_event(3))
+            with pytest.raises(LostRaceError):
+                tx.append(sample_event(4))
+
+    with pytest.raises(LostRaceError):
+        swallow()
+    assert store.grants() == [grant]
+    assert chain(store).records == 1
+
+
+def test_nobody_sees_a_change_before_it_is_whole(store: Store) -> None:
+    with store.transaction() as tx:
+        tx.add(sample_grant(), sample_event())
+        assert together(lambda: store.grant(sample_grant().id), store.links) == [None, []]
+    assert store.grant(sample_grant().id) is not None
+
+
+def test_transactions_of_a_thread_do_not_nest_and_say_so(store: Store) -> None:
+    def nested() -> None:
+        with store.transaction() as outer:
+            outer.append(sample_event(1))
+            with store.transaction() as inner:
+                inner.append(sample_event(2))
+
+    with pytest.raises(RuntimeError, match="do not nest"):
+        nested()
+    assert chain(store).records == 0
+
+
+# Races ------------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_threads_that_save_the_same_version_exactly_one_wins(replicas: Callable[[], Store]) -> None:
+    one, other = replicas(), replicas()
+    for number in range(5):
+        grant = sample_grant(number)
+        add(one, grant)
+        before = chain(one).records
+
+        def move(store: Store, grant: Grant = grant) -> None:
+            with store.transaction() as tx:
+                ending = grant.after(Step.END, why=Why.COMPLETED, revoking_at=START)
+                tx.save(ending, sample_event(kind=Kind.GRANT_ENDED, grant=grant.id))
+
+        outcomes = together(*[lambda store=store: move(store) for store in (one, other) for _ in range(4)])
+        assert outcomes.count(None) == 1
+        assert sum(isinstance(outcome, LostRaceError) for outcome in outcomes) == 7, outcomes
+        assert chain(one).records == before + 1
+
+
+def test_of_many_threads_that_use_the_same_idempotency_key_exactly_one_wins(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+
+    def ask(number: int) -> None:
+        add(stores[number % 2], sample_grant(number, idempotency_key="once"))
+
+    outcomes = together(*[lambda number=number: ask(number) for number in range(8)])
+    assert outcomes.count(None) == 1
+    assert sum(isinstance(outcome, LostRaceError) for outcome in outcomes) == 7, outcomes
+    winner = stores[0].asked_before(sample_grant().workload, "once")
+    assert stores[0].grants() == [winner]
+    assert chain(stores[1]).records == 1
+
+
+def test_many_threads_write_one_unbroken_chain(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+
+    def live(number: int) -> None:
+        store = stores[number % 2]
+        for each in range(5):
+            grant = sample_grant(number * 10 + each)
+            add(store, grant)
+            for version in life(grant):
+                with store.transaction() as tx:
+                    tx.save(version, sample_event(grant=grant.id))
+
+    assert together(*[lambda number=number: live(number) for number in range(6)]) == [None] * 6
+    assert chain(stores[0]).records == 6 * 5 * 7
+    assert {grant.state for grant in stores[1].grants(limit=1_000)} == {State.REVOKED}
+
+
+# Claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_due_is_claimed_oldest_first(store: Store) -> None:
+    due = [sample_grant(number, due_at=START - (number % 3) * SECOND) for number in range(6)]
+    add(store, *due, sample_grant(7, due_at=START + SECOND), sample_grant(8, due_at=None))
+    oldest = sorted(due, key=lambda grant: (grant.due_at, grant.id))
+    assert store.claim_due(START, limit=4, hold=HOLD) == oldest[:4]
+    assert store.claim_due(START, limit=4, hold=HOLD) == oldest[4:]
+    assert store.claim_due(START, limit=4, hold=HOLD) == []
+
+
+def test_nothing_is_claimed_from_an_empty_store(store: Store) -> None:
+    assert store.claim_due(START, limit=10, hold=HOLD) == []
+
+
+def test_claiming_does_not_change_the_grant(store: Store) -> None:
+    grant = sample_grant(due_at=START)
+    add(store, grant)
+    assert store.claim_due(START, limit=1, hold=HOLD) == [grant]
+    assert store.grant(grant.id) == grant
+    save(store, grant.but(attempts=1))
+
+
+def test_claimers_never_get_the_same_grant(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+    add(stores[0], *[sample_grant(number, due_at=START) for number in range(40)])
+
+    def claim(store: Store) -> list[GrantId]:
+        mine: list[GrantId] = []
+        while found := store.claim_due(START, limit=3, hold=HOLD):
+            mine += [grant.id for grant in found]
+        return mine
+
+    claimed: list[GrantId] = []
+    for outcome in together(*[lambda store=store: claim(store) for store in stores for _ in range(3)]):
+        assert isinstance(outcome, list), outcome
+        claimed += outcome
+    # With SKIP LOCKED a claimer may give up while another still holds the last ones: none twice, and none lost.
+    claimed += [grant.id for grant in stores[0].claim_due(START, limit=100, hold=HOLD)]
+    assert sorted(claimed) == [sample_grant(number).id for number in range(40)]
+
+
+def test_a_hold_that_ran_out_is_taken_over(replicas: Callable[[], Store]) -> None:
+    one, other = replicas(), replicas()
+    grant = sample_grant(due_at=START)
+    add(one, grant)
+    assert one.claim_due(START, limit=1, hold=HOLD) == [grant]
+    assert other.claim_due(START + HOLD - SECOND, limit=1, hold=HOLD) == []
+    assert other.claim_due(START + HOLD, limit=1, hold=HOLD) == [grant]
+    assert one.claim_due(START + HOLD, limit=1, hold=HOLD) == []
+
+
+def test_a_released_grant_can_be_claimed_again_at_once(store: Store) -> None:
+    grant = sample_grant(due_at=START)
+    add(store, grant)
+    store.claim_due(START, limit=1, hold=HOLD)
+    store.release(grant.id)
+    store.release(grant.id)
+    store.release(GrantId("gr_none"))
+    assert store.claim_due(START, limit=1, hold=HOLD) == [grant]
+
+
+def test_a_late_release_does_not_free_what_another_process_took_over(replicas: Callable[[], Store]) -> None:
+    one, other = replicas(), replicas()
+    if one is other:
+        pytest.skip("the store in memory has one process only")
+    grant = sample_grant(due_at=START)
+    add(one, grant)
+    one.claim_due(START, limit=1, hold=HOLD)
+    other.claim_due(START + HOLD, limit=1, hold=HOLD)
+    one.release(grant.id)
+    assert one.claim_due(START + HOLD, limit=1, hold=HOLD) == []
+
+
+def test_a_grant_stays_held_while_its_holder_saves_it(store: Store) -> None:
+    grant = sample_grant(due_at=START)
+    add(store, grant)
+    store.claim_due(START, limit=1, hold=HOLD)
+    save(store, grant.after(Step.END, why=Why.EXPIRED, revoking_at=START, due_at=START))
+    assert store.claim_due(START, limit=1, hold=HOLD) == []
+
+
+def test_a_tombstone_is_never_claimed_and_its_release_is_no_error(store: Store) -> None:
+    grant = sample_grant(due_at=START)
+    add(store, grant)
+    store.claim_due(START, limit=1, hold=HOLD)
+    for version in life(grant):
+        save(store, version)
+    store.release(grant.id)
+    assert store.claim_due(START + 100 * HOLD, limit=1, hold=HOLD) == []
