@@ -75,9 +75,9 @@ class OpenBao:
 
         Raises: LocalServerError: its data is damaged, or it does not come up; with the last lines of its log.
         """
+        self._refuse_half_a_directory()
         runs = self.process.runs(self.active, _READY)
         if not runs:
-            self._refuse_half_a_directory()
             self._write_configuration()
             self.process.start(
                 [str(binary), "server", "-config=openbao.hcl"],

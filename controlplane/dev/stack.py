@@ -12,24 +12,19 @@ from typing import Final
 from controlplane.dev import loopback, orders
 from controlplane.dev.configuration import configuration_file, roles_directory, write_configuration
 from controlplane.dev.engines import certificate_authority, database_connection
+from controlplane.dev.entitlements import synchronise
 from controlplane.dev.home import Home, kept_password, write_private
 from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
-from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault
+from controlplane.dev.outside import Target, outside_target, outside_vault, server_of
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.dev.process import Process
-from controlplane.engines import engines
 from controlplane.keys.files import load_or_create
-from controlplane.model.errors import LocalServerError
+from controlplane.model.errors import BrokenEntitlementsError, LocalServerError
 from controlplane.model.plan import Layout
-from controlplane.settings import VaultIdentity, VaultSettings, bao_program
-from controlplane.sync.apply import ApplySync
-from controlplane.sync.plan import PlanSync
-from controlplane.sync.review import review
+from controlplane.settings import VaultSettings, bao_program
 from controlplane.vault.bootstrap import Trust, bootstrap
-from controlplane.vault.client import Server, VaultClient
-from controlplane.wiring import sync_roles
-from controlplane.world import SystemClock
+from controlplane.vault.client import VaultClient
 
 LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 
@@ -109,8 +104,10 @@ class Stack:
             finally:
                 client.close()
             self._configure(vault, target)
-            self._synchronise(vault)
+            broken = self._synchronise(vault)
             self.start_control_plane()
+        if broken is not None:
+            raise broken
 
     def start_control_plane(self) -> None:
         """Start the control plane and wait until it answers; one that runs is left alone.
@@ -201,7 +198,7 @@ class Stack:
         self.home.remember("vault_addr", None if outside is None else outside.settings.addr)
         if outside is not None:
             self.say(f"The environment's server takes the place of the embedded OpenBao: {outside.settings.addr}")
-            return outside.settings, _operator(outside)
+            return outside.settings, VaultClient(server_of(outside.settings), lambda: outside.token)
         started = self.openbao.start(bao_binary(bao_program()))
         self._told(started, f"OpenBao at {self.openbao.addr}", self.openbao.process)
         return VaultSettings(addr=self.openbao.addr, max_request_duration=_LIMIT), self.openbao.operator_client()
@@ -233,20 +230,16 @@ class Stack:
         if changed and running:
             self.serve.stop(patience=_GRACE)  # it started with another configuration
 
-    def _synchronise(self, vault: VaultSettings) -> None:
-        """Make the entitlements' roles in Vault, as the identity that may, unless one of them has an error."""
-        identity = VaultIdentity(
-            mount=f"{LAYOUT.auth_mount}-sync", role="sync", key_file=self.home.part("keys") / "sync.pem"
-        )
-        roles = sync_roles(vault.model_copy(update={"sync": identity}))
-        found = review(roles_directory(self.project), LAYOUT, engines(), today=SystemClock().now().date())
-        if found.errors:
-            self.say(f"Not synced: {len(found.errors)} errors in the entitlements; `shorthold sync lint` shows them.")
-            return
-        plan = PlanSync(roles=roles, layout=LAYOUT)
-        done = ApplySync(roles=roles, plan=plan)(found.whole(), plan(found.whole())).done.total()
-        if done:
-            self.say(f"Synced {len(found.compiled)} entitlements: {done} changes in Vault.")
+    def _synchronise(self, vault: VaultSettings) -> BrokenEntitlementsError | None:
+        """Make the entitlements' roles in Vault. Broken files are no reason not to start the control plane."""
+        directory = roles_directory(self.project)
+        try:
+            changes = synchronise(directory, vault, LAYOUT, self.home.part("keys") / "sync.pem")
+        except BrokenEntitlementsError as error:
+            return error
+        if changes:
+            self.say(f"Synced the entitlements in {directory}: {changes} changes in Vault.")
+        return None
 
     def _stops(self) -> Sequence[tuple[str, Callable[[], bool]]]:
         return (
@@ -284,17 +277,3 @@ def _part(process: Process, address: Callable[[], str], answers: Callable[[], bo
 
 def _outside(name: str, address: str) -> Part:
     return Part(name=name, state="outside", pid=None, address=address)
-
-
-def _operator(outside: OutsideVault) -> VaultClient:
-    given = outside.settings
-    server = Server(
-        given.addr,
-        namespace=given.namespace,
-        cacert=given.cacert,
-        client_cert=given.client_cert,
-        client_key=given.client_key,
-        skip_verify=given.skip_verify,
-        timeout=given.timeout,
-    )
-    return VaultClient(server, lambda: outside.token)
