@@ -227,7 +227,8 @@ class VaultAdapter(_Adapter):
         try:
             return send(token)
         except Refusal as refusal:
-            if refusal.answered != HTTPStatus.FORBIDDEN or token is None or not isinstance(self._token, Renewable):
+            denied = refusal.answered == HTTPStatus.FORBIDDEN and refusal.says("permission denied")
+            if not denied or token is None or not isinstance(self._token, Renewable):
                 raise
             self._token.invalidate(token)
             fresh = self._token()

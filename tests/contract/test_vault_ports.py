@@ -493,6 +493,36 @@ def test_leases_are_counted_where_they_hang(world: World) -> None:
     assert {item.path: world.roles.leases_under(item) for item in secret_roles} == before
 
 
+@pytest.mark.servers
+def test_renewing_moves_the_database_users_own_deadline(real: World, postgres: PostgreSQL) -> None:
+    """P2: the target's clock follows Vault's, five seconds behind."""
+    for item in real.compiled.objects:
+        real.roles.write(item)
+    token, response, username = real.issue()
+    with psycopg.connect(postgres.owner.reveal(), autocommit=True) as owner:
+        for minutes in (1, 8, 2):
+            real.leases.renew(token.accessor, [response.lease], timedelta(minutes=minutes))
+            row = owner.execute("SELECT rolvaliduntil - now() FROM pg_roles WHERE rolname = %s", (username,)).fetchone()
+            assert row is not None
+            assert timedelta(0) <= row[0] - timedelta(minutes=minutes) + timedelta(seconds=1) <= timedelta(seconds=7)
+
+
+@pytest.mark.servers
+def test_a_wrapping_token_that_was_opened_is_gone_or_shows_no_use_left(real: World, openbao: OpenBao) -> None:
+    for item in real.compiled.objects:
+        real.roles.write(item)
+    token = real.login()
+    wrapped = real.logins.wrap(token.token, {"orders": {"password": Secret("p")}}, timedelta(seconds=30))
+    agent = VaultClient(Server(openbao.addr), lambda: wrapped.token)
+    assert part(agent.write("sys/wrapping/unwrap", {}), "data") == {"orders": {"password": "p"}}
+    facts = real.logins.facts(wrapped.accessor)
+    assert facts is None or facts.num_uses < 0
+    assert until(lambda: real.logins.facts(wrapped.accessor) is None)
+    with pytest.raises(VaultRefusedError):
+        agent.write("sys/wrapping/unwrap", {})
+    agent.close()
+
+
 def test_a_lost_answer_leaves_what_was_made() -> None:
     vault = FakeVault(LAYOUT, clock)
     made = entitlement()
