@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from controlplane.audit.chain import Checkpoint, Intact, verify
 from controlplane.dev.loopback import HOST
-from controlplane.dev.postgres import SUPERUSER
+from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.model.errors import IllegalTransitionError, LostRaceError
 from controlplane.model.event import Kind
 from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
@@ -29,18 +29,37 @@ HOLD = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
 
 
-def _databases(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database, gone afterwards."""
-    server = request.getfixturevalue("postgres")
-    name = f"store_{secrets.token_hex(6)}"
-    with psycopg.connect(server.owner.reveal(), autocommit=True) as owner:
-        owner.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = URL.create("postgresql", SUPERUSER, server.password.reveal(), HOST, server.port, name)
-    try:
-        yield url.render_as_string(hide_password=False)
-    finally:
-        with psycopg.connect(server.owner.reveal(), autocommit=True) as owner:
-            owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+class Databases:
+    """Makes databases on a server, each a copy of one that was opened before: no test upgrades a schema of its own."""
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self._server = server
+        self._pattern = f"store_{secrets.token_hex(6)}"
+        self._do("CREATE DATABASE {}", self._pattern)
+        open_store(self.url(self._pattern), audit_key=AUDIT_KEY).close()
+
+    def url(self, name: str) -> str:
+        url = URL.create("postgresql", SUPERUSER, self._server.password.reveal(), HOST, self._server.port, name)
+        return url.render_as_string(hide_password=False)
+
+    def make(self) -> str:
+        name = f"store_{secrets.token_hex(6)}"
+        self._do("CREATE DATABASE {} TEMPLATE {}", name, self._pattern)
+        return name
+
+    def drop(self, name: str | None = None) -> None:
+        self._do("DROP DATABASE {} WITH (FORCE)", name or self._pattern)
+
+    def _do(self, statement: LiteralString, *names: str) -> None:
+        with psycopg.connect(self._server.owner.reveal(), autocommit=True) as owner:
+            owner.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+@pytest.fixture(scope="module")
+def databases(postgres: PostgreSQL) -> Iterator[Databases]:
+    made = Databases(postgres)
+    yield made
+    made.drop()
 
 
 @pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
@@ -50,8 +69,13 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
         fake = FakeStore()
         yield lambda: fake
         return
-    urls = iter([f"sqlite:///{tmp_path}/store.db"]) if request.param == "sqlite" else _databases(request)
-    url = next(urls)
+    made: tuple[Databases, str] | None = None
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/store.db"
+    else:
+        databases: Databases = request.getfixturevalue("databases")
+        made = (databases, databases.make())
+        url = databases.url(made[1])
     opened = [open_store(url, audit_key=AUDIT_KEY)]
     waiting = list(opened)
 
@@ -64,7 +88,8 @@ def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
     yield another
     for store in opened:
         store.close()
-    assert next(urls, None) is None
+    if made is not None:
+        made[0].drop(made[1])
 
 
 @pytest.fixture
