@@ -57,9 +57,10 @@ class ReapGrant:
         return watched
 
     def _unopened(self, grant: Grant) -> bool:
-        # A wrapping token that is still there shortly before its end was opened by nobody. One that we look at
-        # too late is gone either way: then the grant runs to its own end.
-        return grant.wrap_accessor is not None and self.logins.facts(grant.wrap_accessor) is not None
+        # A wrapping token that can still be used shortly before its end was opened by nobody; one that is being
+        # opened right now shows no uses left. Looked at too late it is gone either way: then the grant runs on.
+        facts = None if grant.wrap_accessor is None else self.logins.facts(grant.wrap_accessor)
+        return facts is not None and facts.num_uses > 0
 
     def _end(self, grant: Grant, why: Why) -> Grant:
         now = self.clock.now()
