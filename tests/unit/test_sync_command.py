@@ -1,0 +1,152 @@
+"""`shorthold sync` without a Vault: what it says of files, of plans, and of mistakes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controlplane.cli.plan_view import print_plan
+from controlplane.cli.sync import sync
+from controlplane.engines import engines
+from controlplane.model.canonical import JsonValue
+from controlplane.model.errors import BrokenEntitlementsError, ConfigurationError, StalePlanError
+from controlplane.model.plan import Plan, VaultObject
+from controlplane.sync import planfile
+from controlplane.sync.diff import difference
+from controlplane.sync.radius import radius
+from controlplane.sync.schema import FILE, text
+from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
+
+ROLES = Path(__file__).parents[2] / "roles"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BAO_ADDR", "http://127.0.0.1:9")  # nobody is there
+    return Path(shutil.copytree(ROLES, tmp_path / "roles"))
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(sync, list(arguments))
+
+
+def break_two(directory: Path) -> None:
+    for name in ("orders-read", "invoice-status"):
+        file = directory / f"{name}.yaml"
+        file.write_text(file.read_text() + "rsik: low\n")
+
+
+def test_lint_shows_every_error_with_its_place_and_exits_1(directory: Path) -> None:
+    break_two(directory)
+    result = run("lint")
+    assert result.exit_code == 1
+    places = re.findall(
+        r"^(\S+\.yaml):\d+:1: error: there is no key rsik here \[unknown-key\]$", result.stdout, re.MULTILINE
+    )
+    assert places == ["invoice-status.yaml", "orders-read.yaml"]
+    assert "2 sound entitlements, 2 errors, 0 warnings" in result.stderr
+
+
+def test_lint_says_the_same_to_machines(directory: Path) -> None:
+    break_two(directory)
+    result = run("lint", "-o", "json")
+    assert result.exit_code == 1
+    assert [(one["file"], one["rule"], one["severity"]) for one in json.loads(result.stdout)] == [
+        ("invoice-status.yaml", "unknown-key", "error"),
+        ("orders-read.yaml", "unknown-key", "error"),
+    ]
+
+
+def test_a_warning_is_said_and_is_no_failure(directory: Path) -> None:
+    file = directory / "orders-read.yaml"
+    file.write_text(file.read_text() + "context: {environments: [prod]}\n")
+    result = run("lint", "--roles", str(directory))
+    assert result.exit_code == 0
+    assert "warning: this release cannot check environments" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_nothing_is_planned_or_applied_while_one_file_is_broken(directory: Path, command: str) -> None:
+    """To Vault, an entitlement that is left out is one to retire. No Vault is asked: none would answer."""
+    break_two(directory)
+    error = run(command).exception
+    assert isinstance(error, BrokenEntitlementsError)
+    assert "invoice-status.yaml:" in error.detail
+    assert "orders-read.yaml:" in error.detail
+
+
+def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory: Path) -> None:
+    assert run("schema").stdout == text(engines())
+    (directory / FILE).unlink()
+    assert run("schema", "--write").exit_code == 0
+    assert (directory / FILE).read_text() == text(engines())
+
+
+def made(*, present: dict[str, VaultObject] | None = None) -> Plan:
+    return difference(LAYOUT, [compiled_entitlement()], present or {}, leases={})
+
+
+def test_a_plan_comes_out_of_its_file_as_it_went_in(tmp_path: Path) -> None:
+    plan = made()
+    planfile.write(tmp_path / "it.plan", plan)
+    assert planfile.read(tmp_path / "it.plan") == plan
+
+
+def test_a_plan_file_that_was_edited_is_refused_y25(tmp_path: Path) -> None:
+    file = tmp_path / "it.plan"
+    planfile.write(file, made())
+    file.write_text(file.read_text().replace('"token_ttl": 300', '"token_ttl": 301'))
+    with pytest.raises(StalePlanError):
+        planfile.read(file)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"shorthold_plan": 2, "plan": {}}', "\x00"])
+def test_what_is_no_plan_is_said_so(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "it.plan"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match="no plan"):
+        planfile.read(file)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        planfile.read(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        planfile.write(tmp_path / "nowhere" / "it.plan", made())
+
+
+def test_a_plan_shows_signs_fields_and_the_blast_radius_and_no_colours_off_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = compiled_entitlement()
+    role, policy, login = one.objects
+    edited = VaultObject(kind=login.kind, path=login.path, entitlement="x", data={**login.data, "token_ttl": 7})
+    old = compiled_entitlement(entitlement="orders-old").objects[2]
+    plan = made(present={edited.path: edited, old.path: old})
+    print_plan(plan, [radius(one.entitlement, engines())])
+    shown = capsys.readouterr().out
+    assert f"+ secret-role {role.path}\n" in shown
+    assert f"+ policy {policy.path}\n" in shown
+    assert f"~ jwt-role {login.path}\n    # somebody changed token_ttl in Vault" in shown
+    assert "    ~ token_ttl: 7 -> 300\n" in shown
+    assert f"- jwt-role {old.path}\n" in shown
+    assert "    what  may read sales.orders in orders\n" in shown
+    assert "    who   dev repo:acme/agent:ref:refs/heads/main\n" in shown
+    assert shown.endswith("Plan: 2 to create, 1 to repair, 1 to retire.\n")
+    assert "\x1b" not in shown
+
+
+def test_what_others_wrote_into_vault_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    one = compiled_entitlement()
+    login = one.objects[2]
+    tricky: dict[str, JsonValue] = {
+        **login.data,
+        "bound_subject": "\x1b[2J\u202e[bold]",
+        "claim_mappings": {"\x07": "x"},
+    }
+    edited = VaultObject(kind=login.kind, path=login.path, entitlement="x", data=tricky)
+    print_plan(made(present={edited.path: edited}), [])
+    shown = capsys.readouterr().out
+    assert "[bold]" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\u202e"}

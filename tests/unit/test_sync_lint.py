@@ -1,0 +1,131 @@
+"""Lint: each rule finds what it is for where it stands, and only policy can be excepted."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane.engines import scope_models
+from controlplane.model.errors import ConfigurationError
+from controlplane.model.plan import Layout
+from controlplane.sync.lint import FIRM, POLICY, Surroundings, lint
+from controlplane.sync.load import load
+from controlplane.sync.problem import Problem, Severity
+from controlplane.sync.tiers import FILE, Tier, Tiers
+from controlplane.sync.tiers import load as load_tiers
+from controlplane.testing.entitlements import LAYOUT
+
+AROUND = Surroundings(tiers=Tiers(), layout=LAYOUT, today=date(2026, 1, 5))
+ROLES = Path(__file__).parents[2] / "roles"
+SOUND = """\
+entitlement: orders-read
+owner: team-sales@acme.example
+purpose: Read orders.
+intents: [answer-question]
+risk: low
+eligibility:
+  - {issuer: dev, subject: "agent"}
+scopes:
+  - {name: orders, engine: database, connection: orders, privileges: [select on table sales.orders]}
+ttl: {default: 5m, max: 15m}
+"""
+
+
+def linted(directory: Path, text: str, around: Surroundings = AROUND) -> tuple[Problem, ...]:
+    name = text.split("\n", 1)[0].removeprefix("entitlement: ")
+    (directory / f"{name}.yaml").write_text(text)
+    loaded = load(directory, scope_models())
+    assert not loaded.problems
+    return lint(loaded.sources[0], around)
+
+
+def rules(problems: tuple[Problem, ...]) -> list[tuple[str, int, Severity]]:
+    return [(problem.rule, problem.line, problem.severity) for problem in problems]
+
+
+def test_a_sound_entitlement_has_nothing(tmp_path: Path) -> None:
+    assert linted(tmp_path, SOUND) == ()
+
+
+@pytest.mark.parametrize(
+    ("edits", "rule", "line"),
+    [
+        ({"entitlement: orders-read": "entitlement: default"}, "reserved-name", 1),
+        ({"entitlement: orders-read": "entitlement: prober-orders"}, "reserved-name", 1),
+        ({'"agent"': '"agent*"'}, "star-in-exact-subject", 7),
+        ({"max: 15m": "max: 2h"}, "ttl-above-tier", 10),
+        ({"risk: low": "risk: medium", "max: 15m": "max: 31m"}, "ttl-above-tier", 10),
+        ({"risk: low": "risk: high"}, "approval-below-tier", 5),
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", '"agent"': "{glob: 'repo:acme/*'}"},
+         "glob-too-wide", 8),
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", '"agent"': "{glob: '*:acme/x'}"},
+         "glob-too-wide", 8),
+        ({"max: 15m}": "max: 15m}\nexceptions:\n  - {rule: made-up, owner: x, reason: y, expires: 2026-02-01}"},
+         "unknown-rule", 12),
+        ({"max: 15m}": "max: 2h}\nexceptions:\n  - {rule: ttl-above-tier, owner: x, reason: y, expires: 2026-01-04}"},
+         "expired-exception", 12),
+    ],
+)  # fmt: skip
+def test_a_rule_finds_what_it_is_for(tmp_path: Path, edits: dict[str, str], rule: str, line: int) -> None:
+    text = SOUND
+    for old, new in edits.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    assert (rule, line, Severity.ERROR) in rules(linted(tmp_path, text))
+
+
+def test_an_engine_without_a_mount_is_an_error(tmp_path: Path) -> None:
+    around = replace(AROUND, layout=Layout(mounts={"pki": "pki"}))
+    assert rules(linted(tmp_path, SOUND, around)) == [("unknown-mount", 9, Severity.ERROR)]
+
+
+def test_at_tier_high_a_glob_may_end_open_but_not_be_open(tmp_path: Path) -> None:
+    high = SOUND.replace("risk: low", "risk: high\napproval: {quorum: 1, from: [x]}")
+    text = high.replace('"agent"', "{glob: 'system:serviceaccount:agents:refund-*'}")
+    assert linted(tmp_path, text) == ()
+
+
+@pytest.mark.parametrize("expires", ["2026-01-05", "2030-01-01"])
+def test_an_exception_lifts_a_rule_of_policy_until_its_last_day(tmp_path: Path, expires: str) -> None:
+    excepted = f"max: 2h}}\nexceptions:\n  - {{rule: ttl-above-tier, owner: x, reason: y, expires: {expires}}}"
+    assert linted(tmp_path, SOUND.replace("max: 15m}", excepted)) == ()
+
+
+def test_no_exception_lifts_what_would_not_work(tmp_path: Path) -> None:
+    assert not FIRM.keys() & POLICY.keys()
+    excepted = "max: 15m}\nexceptions:\n  - {rule: star-in-exact-subject, owner: x, reason: y, expires: 2030-01-01}"
+    found = rules(linted(tmp_path, SOUND.replace("max: 15m}", excepted).replace('"agent"', '"agent*"')))
+    assert [rule for rule, _, _ in found] == ["star-in-exact-subject", "unknown-rule"]
+
+
+def test_an_exception_that_nothing_needs_is_a_warning(tmp_path: Path) -> None:
+    excepted = "max: 15m}\nexceptions:\n  - {rule: ttl-above-tier, owner: x, reason: y, expires: 2030-01-01}"
+    found = linted(tmp_path, SOUND.replace("max: 15m}", excepted))
+    assert rules(found) == [("unneeded-exception", 12, Severity.WARNING)]
+
+
+def test_a_condition_that_denies_everybody_is_a_warning(tmp_path: Path) -> None:
+    found = linted(tmp_path, SOUND.replace("max: 15m}", "max: 15m}\ncontext: {networks: [10.0.0.0/8]}"))
+    assert rules(found) == [("context-unchecked", 11, Severity.WARNING)]
+
+
+def test_the_shipped_tiers_are_the_built_in_ones() -> None:
+    assert (ROLES / FILE).is_file()
+    assert load_tiers(ROLES) == Tiers()
+
+
+def test_tiers_come_from_their_file_where_there_is_one(tmp_path: Path) -> None:
+    assert load_tiers(tmp_path) == Tiers()
+    (tmp_path / FILE).write_text('[low]\nmax_ttl = "10m"\nquorum = 2\n')
+    assert load_tiers(tmp_path).low == Tier(max_ttl=timedelta(minutes=10), quorum=2)
+    assert load_tiers(tmp_path).high == Tiers().high
+
+
+@pytest.mark.parametrize(
+    "text", ['[low]\nmax_ttl = "9h"\nquorum = 0', "[low]\nmax_ttl = 600\nquorum = 0", "[lowest]\n", "[low", "\udcff"]
+)
+def test_tiers_that_cannot_be_understood_stop_everything(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigurationError, match=r"tiers\.toml"):
+        load_tiers(tmp_path)
