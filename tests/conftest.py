@@ -9,6 +9,7 @@ from controlplane.dev.home import Home
 from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.postgres import PostgreSQL
+from controlplane.dev.stack import Stack
 from controlplane.keys.files import load
 from controlplane.settings import bao_program
 from controlplane.vault.client import Server, VaultClient
@@ -82,3 +83,14 @@ def postgres(dev_home: Home) -> Generator[PostgreSQL]:
     finally:
         server.stop()
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
+    """Everything that `dev up` starts, the control plane included, with the shipped entitlements synced."""
+    whole = Stack(project=tmp_path_factory.mktemp("stack"), say=print)
+    try:
+        whole.up()
+        yield whole
+    finally:
+        whole.destroy()

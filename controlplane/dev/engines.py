@@ -4,7 +4,7 @@ from typing import Final
 
 from controlplane.dev.orders import DATABASE, MANAGER
 from controlplane.dev.outside import Target
-from controlplane.model.canonical import JsonObject
+from controlplane.model.canonical import JsonValue
 from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.vault.client import VaultClient, part
@@ -57,14 +57,15 @@ def certificate_authority(client: VaultClient, layout: Layout, addr: str) -> boo
     Raises: VaultRefusedError, VaultUnavailableError.
     """
     mount = layout.mounts["pki"]
-    urls: JsonObject = {
+    urls: dict[str, list[JsonValue]] = {
         "issuing_certificates": [f"{addr}/v1/{mount}/ca"],
         "crl_distribution_points": [f"{addr}/v1/{mount}/crl"],
     }
+    found = client.read(f"{mount}/config/urls")
+    if found is None or any(part(found, "data").get(name) != wanted for name, wanted in urls.items()):
+        client.write(f"{mount}/config/urls", dict(urls))  # the server's port may have changed
     if client.list(f"{mount}/issuers"):
         return False
-    client.write(f"{mount}/config/urls", urls)
-    # Rebuilt at each revocation: a receipt waits until the serial is on the list, not until the list runs out.
     client.write(f"{mount}/config/crl", {"expiry": "72h", "auto_rebuild": False})
     client.write(
         f"{mount}/root/generate/internal",

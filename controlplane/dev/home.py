@@ -17,6 +17,7 @@ from controlplane.model.errors import LocalServerError
 from controlplane.model.secret import Secret
 
 DIRECTORY = ".shorthold"
+_PARTS = frozenset({"openbao", "postgres", "keys"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Home:
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
                 raise LocalServerError(f"{self.directory} must be yours and closed to others (mode 0700)")
             if not self.exists:
+                if left := sorted(path.name for path in self.directory.iterdir() if path.name in _PARTS):
+                    raise LocalServerError(
+                        f"{self._state} is missing, but {', '.join(left)} in {self.directory} is not: put it back, "
+                        "or remove the whole directory to begin anew"
+                    )
                 self._save({"id": secrets.token_hex(8), "home": str(self.directory), "ports": {}, "facts": {}})
         except OSError as error:
             raise LocalServerError(f"{self.directory} cannot be written: {error.strerror}") from None

@@ -4,6 +4,7 @@ The server's record is written by the server's own process before the server's p
 instant at which a process runs that the record does not name, whenever whoever asked for it is interrupted or killed.
 """
 
+import fcntl
 import json
 import os
 import resource
@@ -23,6 +24,16 @@ def birth(pid: int) -> str | None:
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"  # a zombie has ended: only its parent has not looked
 
 
+def recorded(record: Path) -> int | None:
+    """The process that `record` names while it runs. A number that went to somebody else is not it."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        pid, born = int(content["pid"]), str(content["birth"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid if birth(pid) == born else None
+
+
 def _birth_by_ps(pid: int) -> str | None:
     asked = ["/bin/ps", "-p", str(pid), "-o", "stat=,lstart="]
     found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()  # noqa: S603 # a number
@@ -32,6 +43,12 @@ def _birth_by_ps(pid: int) -> str | None:
 def main() -> None:
     """Fork, and wait until the child has become the server; exit 1 with a sentence on stderr where it could not."""
     wanted = json.load(sys.stdin)
+    record = Path(wanted["record"])
+    # Held until exec: whoever asks again, because the one who asked first was killed, waits for how that ended.
+    lock = os.open(record.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if recorded(record) is not None:
+        return
     reading, writing = os.pipe()  # closed by exec: the end of the file means that the server runs
     if os.fork() == 0:
         os.close(reading)

@@ -108,11 +108,17 @@ class OpenBao:
         return status == HTTPStatus.BAD_REQUEST and "could not be found" not in str(body.get("errors"))
 
     def _refuse_half_a_directory(self) -> None:
-        key, data = self.directory / "seal.key", self.directory / "raft" / "vault.db"
-        if data.exists() and (not key.exists() or key.stat().st_size != _SEAL_KEY_BYTES):
+        data = self.directory / "raft" / "vault.db"
+        if not data.exists() and not self.audit_log.exists():
+            return  # it is to be started for the first time
+        seal_key = self.directory / "seal.key"
+        missing = [str(path) for path in (data, seal_key, self.bootstrap_key) if not path.exists()]
+        if seal_key.exists() and seal_key.stat().st_size != _SEAL_KEY_BYTES:
+            missing.append(str(seal_key))
+        if missing:
             raise LocalServerError(
-                f"{data.parent} holds OpenBao's data, but its key {key} is missing or damaged: nobody can unseal it. "
-                "Put the key back, or begin anew with `shorthold dev down --destroy`"
+                f"OpenBao's data in {self.directory} is not whole: {', '.join(missing)} is missing or damaged. "
+                "Put it back, or begin anew with `shorthold dev down --destroy`"
             )
 
     def _write_configuration(self) -> None:

@@ -151,8 +151,8 @@ class PostgreSQL:
         return roots_place() / self.home.id
 
     def _refuse_half_a_directory(self) -> None:
-        if not self.data.exists():
-            return
+        if not self.data.exists() and not self.process.log.exists():
+            return  # it is to be started for the first time
         needed = (self.data / "PG_VERSION", self.data / "global" / "pg_control", self._password_file)
         missing = [str(path) for path in needed if not path.exists()]
         if missing:

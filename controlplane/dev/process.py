@@ -34,13 +34,8 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """Its number while it runs, None while it does not. A number that went to somebody else is not it."""
-        try:
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-            pid, birth = int(record["pid"]), str(record["birth"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return pid if launch.birth(pid) == birth else None
+        """Its number while it runs, None while it does not."""
+        return launch.recorded(self._record)
 
     def start(
         self, command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], account: Account | None = None

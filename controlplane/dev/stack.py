@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -94,18 +95,8 @@ class Stack:
 
         Raises: LocalServerError, VaultRefusedError, VaultUnavailableError: what stands and runs stays; run it again.
         """
-        self.home.make()
-        with self.home.lock():
-            target, changed = self._target()
-            vault, client = self._vault()
-            try:
-                self._told(self.issuer.start(), f"the issuer at {self.issuer.url}", self.issuer.process)
-                self._set_up(client, vault, target, anew=changed)
-            finally:
-                client.close()
-            self._configure(vault, target)
-            broken = self._synchronise(vault)
-            self.start_control_plane()
+        with _told_plainly():
+            broken = self._up()
         if broken is not None:
             raise broken
 
@@ -135,18 +126,19 @@ class Stack:
         if not self.home.exists:
             self.say(f"Nothing was ever started in {self.project}.")
             return
-        with self.home.lock():
+        with _told_plainly(), self.home.lock():
             for name, stop in self._stops():
                 self.say(f"{name}: {'stopped' if stop() else 'did not run'}")
 
     def destroy(self) -> None:
         """Stop everything and remove all data. Raises: LocalServerError: a process cannot be stopped."""
         self.down()
-        if self.home.exists:
-            self.postgres.remove()
-        if self.home.directory.exists():
-            shutil.rmtree(self.home.directory)
-            self.say(f"Removed {self.home.directory} with everything in it.")
+        with _told_plainly():
+            if self.home.exists:
+                self.postgres.remove()
+            if self.home.directory.exists():
+                shutil.rmtree(self.home.directory)
+                self.say(f"Removed {self.home.directory} with everything in it.")
 
     def parts(self) -> Sequence[Part]:
         """Every part as it is now, in the order of starting. Raises: LocalServerError: nothing was ever started."""
@@ -177,6 +169,21 @@ class Stack:
             write_private(passwords, line)
             values["PGPASSFILE"] = str(passwords)
         return values
+
+    def _up(self) -> BrokenEntitlementsError | None:
+        self.home.make()
+        with self.home.lock():
+            target, changed = self._target()
+            vault, client = self._vault()
+            try:
+                self._told(self.issuer.start(), f"the issuer at {self.issuer.url}", self.issuer.process)
+                self._set_up(client, vault, target, anew=changed)
+            finally:
+                client.close()
+            self._configure(vault, target)
+            broken = self._synchronise(vault)
+            self.start_control_plane()
+        return broken
 
     def _target(self) -> tuple[Target, bool]:
         """Where the demo's database is, which is running and filled, and whether its manager's password is new."""
@@ -263,6 +270,15 @@ class Stack:
 _KEYS: Final = ("task", "broker", "sync", "responder")
 _LIMIT: Final = timedelta(seconds=10)
 """What openbao.hcl says."""
+
+
+@contextmanager
+def _told_plainly() -> Generator[None]:
+    """A full disk or a file of somebody else's is no traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalServerError(f"{error.filename}: {error.strerror}") from None
 
 
 def _part(process: Process, address: Callable[[], str], answers: Callable[[], bool]) -> Part:

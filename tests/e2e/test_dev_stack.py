@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import jwt
@@ -15,10 +17,14 @@ import pytest
 
 from controlplane.dev.account import ROOTS_PLACE
 from controlplane.dev.home import Home, write_private
+from controlplane.dev.issuer import mint
 from controlplane.dev.loopback import HOST, is_free
 from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.dev.stack import Part, Stack
+from controlplane.model.secret import Secret
+from controlplane.sdk.client import Shorthold
+from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -72,6 +78,27 @@ def test_after_kill_9_of_every_server_the_next_up_goes_on_at_the_same_addresses_
     with psycopg.connect(_orders(running)) as connection:
         assert connection.execute("SELECT name FROM sales.customers WHERE id = 7").fetchone() == ("kept",)
     assert "create " not in again.stderr  # OpenBao still has everything
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced_and_grants_go_on(running: Path) -> None:
+    before = _parts(running)
+    assert _shorthold(running, "dev", "down").returncode == 0
+    with ExitStack() as squatters:
+        for part in before:
+            squatters.enter_context(socket.create_server((HOST, _port(part))))
+        again = _shorthold(running, "dev", "up")
+        assert again.returncode == 0, again.stderr
+        assert {part.address for part in _parts(running)}.isdisjoint({part.address for part in before})
+        stack = Stack(project=running, say=print)
+        with Shorthold(stack.api, lambda: _agent(stack)) as client:
+            answer = client.request(
+                {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question", "reason": "new ports"}
+            )
+            credential = client.unwrap(stack.vault_addr, Secret(answer["wrapping_token"]))["orders"]
+            login = stack.postgres.dsn(credential["username"].reveal(), credential["password"], "orders")
+            with psycopg.connect(login.reveal()) as connection:
+                assert connection.execute("SELECT count(*) FROM sales.orders").fetchone() == (4000,)
+            assert client.finish(answer["grant"]["id"], wait="20s")["grant"]["state"] == "revoked"
 
 
 def test_everything_in_the_directory_is_closed_to_others(running: Path) -> None:
@@ -209,7 +236,10 @@ def test_half_a_data_directory_is_named_and_left_as_it_is(tmp_path: Path) -> Non
     try:
         for server in (postgres.start, lambda: bao.start(bao_binary(None)), bao.stop, postgres.stop):
             server()
-        needed = [bao.directory / "seal.key", postgres.directory / "superuser.password", postgres.data / "PG_VERSION"]
+        needed = [
+            *(bao.directory / "seal.key", bao.directory / "raft" / "vault.db", bao.bootstrap_key),
+            *(postgres.directory / "superuser.password", postgres.data / "PG_VERSION", postgres.data),
+        ]
         for file in needed:
             kept = file.rename(tmp_path / "kept")
             up = _shorthold(tmp_path, "dev", "up")
@@ -285,6 +315,11 @@ def _begin(project: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def _agent(stack: Stack) -> Secret:
+    subject = "repo:acme/support-agent:ref:refs/heads/main"
+    return mint(stack.issuer.key, stack.issuer.url, subject, now=SystemClock().now(), ids=RandomIds())
 
 
 def _parts(project: Path) -> list[Part]:

@@ -72,6 +72,15 @@ def test_a_damaged_state_file_is_named(tmp_path: Path) -> None:
             Home.of(tmp_path).make()
 
 
+def test_a_directory_that_lost_its_state_file_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    home = Home.of(tmp_path)
+    home.make()
+    home.part("openbao")
+    (home.directory / "state.json").unlink()
+    with pytest.raises(LocalServerError, match="openbao"):
+        home.make()
+
+
 def test_two_commands_at_once_wait_for_one_another(tmp_path: Path) -> None:
     home = Home.of(tmp_path)
     home.make()
