@@ -1,0 +1,276 @@
+"""A control plane in memory: every verb over fakes, with a journal of what touched the store and Vault, in order.
+
+`journal.before` and `journal.after` name a step and what is to happen then, once: a fault, or what a rival does.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Never, cast
+
+from controlplane.audit.record import Record
+from controlplane.engines import engines
+from controlplane.grants.finish import FinishGrant
+from controlplane.grants.identify import Identify
+from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.grants.reap import ReapGrant
+from controlplane.grants.request import RequestGrant
+from controlplane.grants.revoke import RevokeGrant
+from controlplane.grants.show import ShowGrant
+from controlplane.keys.files import generate
+from controlplane.model.canonical import JsonObject
+from controlplane.model.event import Event, Kind
+from controlplane.model.grant import Grant, GrantId, TaskId, Why
+from controlplane.model.identity import VerifiedClaims
+from controlplane.model.plan import Compiled
+from controlplane.model.request import GrantRequest
+from controlplane.model.secret import Secret
+from controlplane.ports import Leases, Logins, Prober, Store, Transaction
+from controlplane.testing.clock import FakeClock
+from controlplane.testing.entitlements import LAYOUT
+from controlplane.testing.ids import CountingIds
+from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.store import FakeStore
+from controlplane.testing.vault import FakeVault
+from controlplane.worker.pool import Worker
+
+AGENT = "repo:acme/agent:ref:refs/heads/main"
+"""The subject that the entitlements of `testing.entitlements` name."""
+ISSUING_WITHIN = timedelta(seconds=30)
+SETTLING = timedelta(seconds=50)
+_MANY = 10_000
+
+_KEY = generate()  # one for all: the fake Vault believes every signature, so no test can depend on it
+
+
+@dataclass
+class Journal:
+    """Calls as they are sent (`logins.login`), and commits once they are durable (`commit grant.issued`)."""
+
+    steps: list[str] = field(default_factory=list[str])
+    before: dict[str, Callable[[], object]] = field(default_factory=dict[str, Callable[[], object]])
+    after: dict[str, Callable[[], object]] = field(default_factory=dict[str, Callable[[], object]])
+
+    def fail(self, when: str, step: str, error: type[BaseException]) -> None:
+        """Let `error` happen `before` the next such step, or `after` it has had its effect."""
+
+        def raise_it() -> Never:
+            raise error("as the test wants it")
+
+        {"before": self.before, "after": self.after}[when][step] = raise_it
+
+    @contextmanager
+    def step(self, name: str) -> Generator[None]:
+        """One call, with what was ordered before and after it."""
+        self.before.pop(name, _nothing)()
+        self.steps.append(name)
+        yield
+        self.after.pop(name, _nothing)()
+
+
+class FakePlane:
+    """One control plane that may grant `entitlements`, which are synced to its Vault. Time moves by `clock` only.
+
+    `assertions` are the task JWTs it signed. It has what `http.app.create_app` needs of a ControlPlane.
+    """
+
+    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None) -> None:
+        self.clock = FakeClock()
+        self.ids = CountingIds()
+        self.journal = Journal()
+        self.vault = FakeVault(LAYOUT, self.clock)
+        self.store = store or FakeStore()
+        self.issuer = FakeIssuer(name="dev", clock=self.clock)
+        self.entitlements = _Entitlements({compiled.entitlement.name: compiled for compiled in entitlements})
+        self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
+        self.assertions: list[Secret] = []
+        self.woken = 0
+        self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
+        self.unready: tuple[str, ...] = ()
+        for compiled in entitlements:
+            for item in compiled.objects:
+                self.vault.roles.write(item)
+        store_ = cast("Store", _WatchedStore(self.store, self.journal))
+        logins = cast("Logins", _Watched("logins", self.vault.logins, self))
+        leases = cast("Leases", _Watched("leases", self.vault.leases, self))
+        record = Record(clock=self.clock, ids=self.ids)
+        self.identify = Identify(issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record)
+        self.issue = IssueGrant(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            signer=_Signer(self),
+            logins=logins,
+            leases=leases,
+            engines=engines(),
+            layout=LAYOUT,
+            wake=self._wake,
+        )
+        self.request = RequestGrant(
+            clock=self.clock,
+            ids=self.ids,
+            record=record,
+            entitlements=self.entitlements,
+            engines=engines(),
+            store=store_,
+            issue=self.issue,
+            issuing_within=ISSUING_WITHIN,
+            settling=SETTLING,
+        )
+        self.show = ShowGrant(store=store_)
+        self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.revoke = RevokeGrant(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            logins=logins,
+            leases=leases,
+            probers=self.probers,
+            pause=lambda span: _none(self.clock.advance(span)),
+        )
+        self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
+        self.worker = Worker(
+            store=self.store, clock=self.clock, reap=self.reap, tick=timedelta(milliseconds=20), threads=2
+        )
+
+    def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
+        """A workload, as our issuer vouches for it."""
+        return self.identify(self.issuer.mint(subject, **claims))
+
+    def ask(
+        self,
+        who: VerifiedClaims | None = None,
+        *,
+        key: str | None = None,
+        entitlement: str = "orders-read",
+        **asked: Any,
+    ) -> Delivered:
+        """What the workload gets for a request."""
+        wish: dict[str, Any] = {"task": TaskId("T-1"), "intent": "answer-question", **asked}
+        return self.request(who or self.agent(), GrantRequest(entitlement=entitlement, **wish), key=key)
+
+    def end(self, id: GrantId, why: Why = Why.COMPLETED) -> Grant:
+        """Finish a grant and let the worker do what is due now."""
+        self.finish(self.agent(), id, why)
+        self.work()
+        return self.grant(id)
+
+    def work(self) -> None:
+        """What the worker does at this instant, in this thread."""
+        for grant in self.store.claim_due(self.clock.now(), limit=_MANY, hold=timedelta(seconds=60)):
+            try:
+                self.reap(grant)
+            finally:
+                self.store.release(grant.id)
+
+    def wait(self, span: timedelta) -> None:
+        """Let time pass, with the worker at work whenever something is due."""
+        until = self.clock.now() + span
+        while True:
+            self.work()
+            due = [grant.due_at for grant in self.store.grants(limit=_MANY) if grant.due_at is not None]
+            coming = [at for at in due if at <= until]
+            if not coming:
+                break
+            self.clock.advance(max(min(coming) - self.clock.now(), timedelta(milliseconds=1)))
+        self.clock.advance(max(until - self.clock.now(), timedelta(0)))
+
+    def grant(self, id: GrantId) -> Grant:
+        """The grant as the store has it."""
+        found = self.store.grant(id)
+        assert found is not None, f"there is no grant {id}"  # noqa: S101 # for tests
+        return found
+
+    def newest(self) -> Grant:
+        """The grant that was asked for last."""
+        return self.store.grants(limit=1)[0]
+
+    def events(self, kind: Kind | None = None, grant: GrantId | None = None) -> Sequence[Event]:
+        """What the audit log says, of one kind and of one grant if they are named."""
+        return [event for event in self.store.events() if kind in {None, event.kind} and grant in {None, event.grant}]
+
+    def alive(self) -> Sequence[str]:
+        """Every task token, lease and user at the target that there is; wrapping tokens run out by themselves."""
+        grants = self.store.grants(limit=_MANY)
+        paths = sorted({path for grant in grants for path in grant.paths})
+        return [
+            *(token for grant in grants for token in self.vault.logins.accessors_of(grant.id)),
+            *(lease for path in paths for lease in self.vault.leases.under(path)),
+            *sorted(self.vault.target.users),
+        ]
+
+    def missing(self) -> tuple[str, ...]:
+        """What stands in the way of a grant."""
+        return self.unready
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _wake(self) -> None:
+        self.woken += 1
+        self.worker.wake()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entitlements:
+    by_name: Mapping[str, Compiled]
+
+    def get(self, name: str) -> Compiled | None:
+        return self.by_name.get(name)
+
+    def all(self) -> Sequence[Compiled]:
+        return tuple(self.by_name.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    plane: FakePlane
+
+    def sign(self, claims: JsonObject) -> Secret:
+        with self.plane.journal.step("signer.sign"):
+            self.plane.assertions.append(signed := _KEY.sign(claims))
+            return signed
+
+
+class _Watched:
+    """Stands in for a port; every call of it is a step of the journal."""
+
+    def __init__(self, name: str, port: object, plane: FakePlane) -> None:
+        self._name, self._port, self._plane = name, port, plane
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        call = getattr(self._port, method)
+
+        def step(*args: Any, **options: Any) -> object:
+            with self._plane.journal.step(f"{self._name}.{method}"):
+                return call(*args, **options)
+
+        return step
+
+
+class _WatchedStore:
+    """The store; a commit is a step that is named after its events."""
+
+    def __init__(self, store: FakeStore, journal: Journal) -> None:
+        self._store, self._journal = store, journal
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        return getattr(self._store, method)
+
+    @contextmanager
+    def transaction(self) -> Generator[Transaction]:
+        with self._store.transaction() as changes:
+            yield changes
+            name = " ".join(["commit", *(event.kind for event in changes.finished())])
+            self._journal.before.pop(name, _nothing)()
+        self._journal.steps.append(name)
+        self._journal.after.pop(name, _nothing)()
+
+
+def _nothing() -> None:
+    """No hook."""
+
+
+def _none(value: object) -> None:
+    del value
