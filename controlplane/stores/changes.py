@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -59,7 +59,7 @@ class Changes:
             # Nobody needs to hold a tombstone, and giving the hold up here spares a write of its own.
             free = _FREE if grant.state in TERMINAL else {}
             before = {"its_id": grant.id, "its_version": grant.version - 1}
-            if self._say.save.run(self._connection, {**rows.progress_row(grant), **free, **before}).rowcount != 1:
+            if self._say.save.run(self._connection, {**rows.progress_row(grant), **free, **before}) != 1:
                 raise LostRaceError(f"grant {grant.id} is not at version {grant.version - 1} any more")
             self._events += events
 
@@ -85,15 +85,15 @@ class Changes:
             self._say.move_head.run(self._connection, {"seq": head.seq, "mac": head.mac, "seal": head.seal})
 
     def _is_new(self, grant: GrantId, lease: Lease) -> bool:
-        if self._say.add_lease.run(self._connection, rows.lease_row(grant, lease)).rowcount == 1:
+        if self._say.add_lease.run(self._connection, rows.lease_row(grant, lease)) == 1:
             return True
-        holder = self._say.holder.run(self._connection, {"its_id": lease.id}).fetchone()
+        holder = self._say.holder.first(self._connection, {"its_id": lease.id})
         if holder is None or holder[0] != grant:
             raise LostRaceError(f"lease {lease.id} belongs to another grant")
         return False
 
     def _head(self) -> Head:
-        row: Any = self._say.head.run(self._connection, {}).fetchone()
+        row = self._say.head.first(self._connection, {})
         head = None if row is None else Head(seq=row[0], mac=row[1], seal=row[2])
         # Another key, or somebody at the table: going on would hide the break behind good links.
         if head is None or not is_sealed(self._key, head):

@@ -1,10 +1,10 @@
 """Statements compiled once: on the path of every grant SQLAlchemy's work per execution outweighs SQLite's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert, Select, Update
-from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 Values = Mapping[str, Any]
@@ -18,23 +18,27 @@ class Prepared:
         self._statement, self._dialect = statement, dialect
         self._forms: dict[tuple[str, ...], _Form] = {}
 
-    def run(self, connection: Connection, values: Values) -> DBAPICursor:
-        """The cursor after one execution. Raises: DBAPIError, as SQLAlchemy does."""
+    def run(self, connection: Connection, values: Values) -> int:
+        """How many rows one execution touched. Raises: DBAPIError, as SQLAlchemy does."""
         form = self._form(values)
-        cursor = connection.connection.cursor()
-        try:
+        with self._wrapping():
+            cursor = connection.connection.cursor()
             cursor.execute(form.sql, form.bound(values))
-        except self._dialect.loaded_dbapi.Error as error:
-            raise self._wrapped(error) from None
-        return cursor
+            return cursor.rowcount
 
     def run_all(self, connection: Connection, values: Sequence[Values]) -> None:
         """Run it for every set of values; all have the same names. Raises: DBAPIError."""
         form = self._form(values[0])
-        try:
+        with self._wrapping():
             connection.connection.cursor().executemany(form.sql, [form.bound(each) for each in values])
-        except self._dialect.loaded_dbapi.Error as error:
-            raise self._wrapped(error) from None
+
+    def first(self, connection: Connection, values: Values) -> Sequence[Any] | None:
+        """The first row that it finds, as the driver gives it. Raises: DBAPIError."""
+        form = self._form(values)
+        with self._wrapping():
+            cursor = connection.connection.cursor()
+            cursor.execute(form.sql, form.bound(values))
+            return cursor.fetchone()
 
     def _form(self, values: Values) -> "_Form":
         names = tuple(values)
@@ -43,9 +47,15 @@ class Prepared:
             form = self._forms[names] = _Form(self._statement, self._dialect, names)
         return form
 
-    def _wrapped(self, error: Exception) -> DBAPIError:
-        refused = isinstance(error, self._dialect.loaded_dbapi.IntegrityError)
-        return (IntegrityError if refused else DBAPIError)(None, None, error)
+    @contextmanager
+    def _wrapping(self) -> Generator[None]:
+        driver = self._dialect.loaded_dbapi
+        try:
+            yield
+        except driver.IntegrityError as error:
+            raise IntegrityError(None, None, error) from None
+        except driver.Error as error:
+            raise DBAPIError(None, None, error) from None
 
 
 class _Form:

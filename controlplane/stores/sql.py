@@ -88,20 +88,20 @@ class SqlStore:
     """Fits the port Store. Threads and replicas may share the database; each process opens it once."""
 
     def __init__(self, reading: Engine, writer: Writer, key: Secret) -> None:
-        self._reading, self._writer, self._key = reading, writer, key
+        self._reading, self.writer, self._key = reading, writer, key
         self._statements = Statements(reading.dialect)
         self._holder = secrets.token_hex(8)
 
     def close(self) -> None:
         """Close every connection. No transaction may be running."""
-        self._writer.close()
+        self.writer.close()
         self._reading.dispose()
 
     @contextmanager
     def transaction(self) -> Generator[Changes]:
         """One atomic unit, with its events chained at its end."""
-        with self._writer.begin() as connection:
-            changes = Changes(connection, self._statements, self._key, self._writer.place)
+        with self.writer.begin() as connection:
+            changes = Changes(connection, self._statements, self._key, self.writer.place)
             yield changes
             changes.seal()
 
@@ -156,7 +156,7 @@ class SqlStore:
         if not self._read(_ANY_DUE, now=now):
             return []  # most ticks find nothing, and then nobody who writes has to wait for them
         held = {"now": now, "limit": limit, "holder": self._holder, "until": now + hold}
-        with self._writer.begin() as connection, told(self._writer.place):
+        with self.writer.begin() as connection, told(self.writer.place):
             claimed = [rows.grant(row) for row in connection.execute(_CLAIM, held)]
         return sorted(claimed, key=lambda grant: (grant.due_at or now, grant.id))
 
@@ -164,7 +164,7 @@ class SqlStore:
         """Give up a hold early; one that another process took over stays."""
         mine = {"its_id": grant, "holder": self._holder}
         if self._read(_IS_HELD, **mine):
-            with self._writer.begin() as connection, told(self._writer.place):
+            with self.writer.begin() as connection, told(self.writer.place):
                 connection.execute(_RELEASE, mine)
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
@@ -182,7 +182,7 @@ class SqlStore:
         return next(map(rows.head, self._read(HEAD)), None)
 
     def _read(self, question: Executable, **values: Any) -> Sequence[Row[*tuple[Any, ...]]]:
-        with told(self._writer.place), self._reading.connect() as connection:
+        with told(self.writer.place), self._reading.connect() as connection:
             return connection.execute(question, values).all()
 
 

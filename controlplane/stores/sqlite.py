@@ -112,6 +112,16 @@ class Turns:
         self._owner: int | None = None
         self._queue: deque[tuple[int, threading.Lock]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many threads wait."""
+        return len(self._queue)
+
+    @property
+    def taken(self) -> bool:
+        """Whether a thread has its turn."""
+        return self._owner is not None
+
     def __enter__(self) -> None:
         me = threading.get_ident()
         with self._guard:
@@ -164,8 +174,8 @@ class Writer:
 
     def __init__(self, engine: Engine, place: str) -> None:
         self.place = place
-        self._engine = engine
-        self._turns = Turns()
+        self.engine = engine
+        self.turns = Turns()
         self._connection: Connection | None = None
         self._batch: _Batch | None = None
 
@@ -173,7 +183,7 @@ class Writer:
     def begin(self) -> Generator[Connection]:
         """A transaction that is durable when the block has ended without an exception, and else never was."""
         failure: BaseException | None = None
-        with self._turns:
+        with self.turns:
             batch, first = self._join()
             try:
                 yield batch.connection
@@ -183,16 +193,16 @@ class Writer:
             except BaseException as error:  # noqa: BLE001 # it is raised below, when what it saw is durable
                 self._undo(batch, first=first)
                 failure = error
-        with self._turns:
+        with self.turns:
             self._settle(batch)
         if failure is not None:
             raise failure
 
     def close(self) -> None:
         """Close the connection; no block may be running."""
-        with self._turns:
+        with self.turns:
             self._drop()
-        self._engine.dispose()
+        self.engine.dispose()
 
     def _join(self) -> tuple[_Batch, bool]:
         if self._batch is not None:
@@ -202,7 +212,7 @@ class Writer:
         with told(self.place):
             try:
                 if self._connection is None:
-                    self._connection = self._engine.connect()
+                    self._connection = self.engine.connect()
                 self._connection.begin()
             except BaseException:
                 self._drop()
