@@ -20,11 +20,13 @@ def demo(keep: bool) -> None:
       NO_COLOR=1 shorthold demo
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     import shutil
+    import signal
     import tempfile
 
     from controlplane.dev.stage import Stage
     from controlplane.dev.story import BrokenPromiseError, tell
 
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(143))  # so that it tidies up then, too
     directory = Path(tempfile.mkdtemp(prefix="shorthold-demo-"))
     stage = Stage(directory)
     try:
