@@ -52,6 +52,7 @@ class Home:
                         f"{self._state} is missing, but {', '.join(left)} in {self.directory} is not: put it back, "
                         "or remove the whole directory to begin anew"
                     )
+                write_private(self.directory / ".gitignore", "*\n")  # keys are never committed by mistake
                 self._save({"id": secrets.token_hex(8), "home": str(self.directory), "ports": {}, "facts": {}})
         except OSError as error:
             raise LocalServerError(f"{self.directory} cannot be written: {error.strerror}") from None

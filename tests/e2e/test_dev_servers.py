@@ -1,6 +1,7 @@
 """The embedded servers, each on its own."""
 
 import os
+import secrets
 import signal
 import stat
 from pathlib import Path
@@ -89,12 +90,24 @@ def test_the_manager_can_hand_on_what_it_has_and_is_no_superuser(postgres: Postg
         connection.rollback()
 
 
+def test_a_password_in_a_statement_of_the_manager_reaches_no_log_and_nobody_who_watches(postgres: PostgreSQL) -> None:
+    canary = "canary-" + secrets.token_hex(8)
+    dsn = postgres.dsn(orders.MANAGER, postgres.manager_password, "orders").reveal()
+    with psycopg.connect(dsn, autocommit=True) as manager, psycopg.connect(postgres.owner.reveal()) as owner:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            manager.execute(f"CREATE ROLE probe_super SUPERUSER PASSWORD '{canary}'".encode())
+        seen = owner.execute("SELECT query FROM pg_stat_activity WHERE usename = %s", (orders.MANAGER,)).fetchall()
+    assert seen
+    assert [query for (query,) in seen if canary in (query or "")] == []
+    assert canary not in postgres.process.log.read_text()
+
+
 def test_everything_kept_is_closed_to_others(openbao: OpenBao, postgres: PostgreSQL) -> None:
     def open_to_others(path: Path) -> bool:
         return bool(path.lstat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
     home = openbao.home.directory
     parts = [home, home / "openbao", home / "postgres", home / "keys", postgres.data]
-    secrets = ["openbao/seal.key", "openbao/openbao.log", "openbao/audit.log", "openbao/process.json"]
-    secrets += ["postgres/superuser.password", "postgres/manager.password", "postgres/postgres.log", "state.json"]
-    assert [path for path in [*parts, *(home / name for name in secrets)] if open_to_others(path)] == []
+    files = ["openbao/seal.key", "openbao/openbao.log", "openbao/audit.log", "openbao/process.json"]
+    files += ["postgres/superuser.password", "postgres/manager.password", "postgres/postgres.log", "state.json"]
+    assert [path for path in [*parts, *(home / name for name in files)] if open_to_others(path)] == []

@@ -19,6 +19,7 @@ def test_the_directory_and_everything_in_it_is_closed_to_others_and_the_project_
     kept_password(home.part("postgres") / "x.password")
     assert [path for path in (home.directory, *home.directory.rglob("*")) if path.stat().st_mode & 0o077] == []
     assert tmp_path.stat().st_mode & 0o777 == 0o751
+    assert (home.directory / ".gitignore").read_text() == "*\n"
 
 
 def test_what_was_remembered_is_there_for_the_next_command(tmp_path: Path) -> None:
