@@ -149,6 +149,21 @@ def test_a_key_of_a_wrong_form_is_left_out(spoil: dict[str, Any]) -> None:
     why_refused({**IssuerKey().jwk, **spoil})
 
 
+def test_an_octet_key_is_ed25519_of_32_bytes_and_nothing_else() -> None:
+    jwk = IssuerKey("EdDSA").jwk
+    for crv in ("X25519", "Ed448", "", None):
+        assert "no Ed25519 key" in why_refused({**jwk, "crv": crv})
+    for length in (0, 31, 33, 57):
+        assert "no Ed25519 key of 32 bytes" in why_refused({**jwk, "x": base64url(b"\x09" * length)})
+
+
+def test_a_key_has_one_spelling_only() -> None:
+    jwk = IssuerKey("EdDSA", kid="k").jwk  # 32 bytes: the last of 43 characters carries two bits that mean nothing
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    other = jwk["x"][:-1] + alphabet[alphabet.index(jwk["x"][-1]) | 1]
+    assert "not canonical base64url" in why_refused({**jwk, "x": other})
+
+
 @pytest.mark.parametrize("entry", [None, "key", 1, [], ["kty"], {}])
 def test_what_is_no_key_is_left_out(entry: object) -> None:
     why_refused(entry)
@@ -170,8 +185,10 @@ def test_a_set_without_a_sound_key_is_no_set(document: str) -> None:
 
 
 def test_a_set_of_very_many_keys_is_no_set() -> None:
+    keys: list[Any] = [IssuerKey().jwk] * MAX_KEYS
+    assert len(parse_key_set({"keys": keys}).keys) == MAX_KEYS
     with pytest.raises(ValueError, match=f"at most {MAX_KEYS}"):
-        parse_key_set(json.loads(json.dumps({"keys": [IssuerKey().jwk] * (MAX_KEYS + 1)})))
+        parse_key_set({"keys": [*keys, keys[0]]})
 
 
 def test_a_refused_key_is_named_when_somebody_uses_it() -> None:

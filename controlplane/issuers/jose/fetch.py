@@ -141,6 +141,9 @@ def _cut_after(sock: socket.socket, span: float) -> Generator[None]:
         if cut.is_set():
             raise TimeoutError from None
         raise
+    else:
+        if cut.is_set():  # http.client takes a cut among the headers for their end
+            raise TimeoutError
     finally:
         timer.cancel()
         timer.join()
