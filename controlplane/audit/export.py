@@ -5,11 +5,12 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from controlplane.audit.chain import Unreadable
+from controlplane.audit.record import printable
 from controlplane.model.canonical import JsonObject, JsonValue, canonical, instant
 from controlplane.model.event import Link
 
 COLUMNS = ("seq", "at", "kind", "grant", "id", "body", "mac", "unreadable")
-_OBEYED = ("=", "+", "-", "@", "\t", "\r")
+_OBEYED = ("=", "+", "-", "@")
 
 
 def as_data(link: Link | Unreadable) -> JsonObject:
@@ -44,7 +45,8 @@ def csv_lines(links: Iterable[Link | Unreadable]) -> Iterator[str]:
 
 def _cell(value: JsonValue) -> str:
     text = value if isinstance(value, str) else "" if value is None else canonical(value).decode()
-    return f"'{text}" if text.startswith(_OBEYED) else text
+    shown = printable(text)  # also a lone carriage return, which ends a line for some readers
+    return f"'{shown}" if shown.startswith(_OBEYED) else shown
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -33,19 +33,20 @@ class Record:
 
 
 def one_line(text: str) -> str:
-    r"""`text` with everything that is no printable character as `\n`, `\x1b`, `\u2028`, and cut to a sane length.
+    """`text` on one line, as `printable` gives it, and cut to a sane length."""
+    cut = printable(text[:MAX_TEXT])
+    return cut if len(text) <= MAX_TEXT else f"{cut}…[{len(text) - MAX_TEXT} more]"
+
+
+def printable(text: str) -> str:
+    r"""`text` with everything that is no printable character as `\n`, `\x1b`, `\u2028`.
 
     Line ends, escape sequences, bidi marks, invisible characters and lone surrogates: a log reader must see
     them, and neither a terminal nor a database may act on them (attack L06).
     """
-    cut = text[:MAX_TEXT]
-    if not cut.isprintable():
-        cut = "".join(char if char.isprintable() else _escaped(char) for char in cut)
-    return cut if len(text) <= MAX_TEXT else f"{cut}…[{len(text) - MAX_TEXT} more]"
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    if text.isprintable():
+        return str(text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _fit(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
