@@ -52,7 +52,10 @@ RENEWAL = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
 # behind may keep it from being dropped, but never keeps it open. Whoever holds a lock on his own row (ALTER ROLE
 # CURRENT_USER in an open transaction) or comes back at once is ended again until the change goes through.
 # Then sessions end, and only then is dropped what nobody can use. A login that is gone already is fine.
-# Without clearing the snapshot a transaction sees the sessions that there were when it first looked.
+#
+# Without clearing the snapshot, a transaction sees the sessions that there were when it first looked. A connection
+# that was let in just before NOLOGIN is nobody's session yet, but holds a transaction: it is given 200 ms to become
+# one. Should it take longer, what it gets is a session without a role, which every later revocation here ends.
 REVOCATION = """DO $shorthold$
 DECLARE
   who CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
@@ -81,21 +84,22 @@ DO $shorthold$
 DECLARE
   who CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
 BEGIN
-  IF who IS NULL THEN
-    RETURN;
-  END IF;
   SET LOCAL lock_timeout = '5s';
   FOR attempt IN 1..1000 LOOP
     PERFORM pg_catalog.pg_stat_clear_snapshot();
-    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = who;
-    EXIT WHEN NOT FOUND;
+    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL)
+      WHERE usesysid = who OR usesysid NOT IN (SELECT oid FROM pg_catalog.pg_roles);
+    EXIT WHEN NOT FOUND AND (attempt > 40 OR NOT EXISTS (
+      SELECT FROM pg_catalog.pg_locks AS held LEFT JOIN pg_catalog.pg_stat_get_activity(NULL) AS known USING (pid)
+      WHERE held.locktype = 'virtualxid' AND known.usesysid IS NULL
+        AND coalesce(known.backend_type, 'client backend') = 'client backend'
+    ));
     PERFORM pg_catalog.pg_sleep(0.005);
   END LOOP;
-  DROP OWNED BY "{{name}}";
-  DROP ROLE "{{name}}";
-  -- Whoever was let in just before NOLOGIN may have appeared only now.
-  PERFORM pg_catalog.pg_stat_clear_snapshot();
-  PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = who;
+  IF who IS NOT NULL THEN
+    DROP OWNED BY "{{name}}";
+    DROP ROLE "{{name}}";
+  END IF;
 END $shorthold$"""
 
 
