@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from controlplane.grants.revoke import RevokeGrant
-from controlplane.model.errors import LostRaceError
+from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
 from controlplane.ports import Clock, Logins, Recorder, Store
@@ -22,7 +22,7 @@ class ReapGrant:
     def __call__(self, grant: Grant) -> Grant:
         """The grant after whatever was due. Losing a race to somebody else's move is fine: that move stands.
 
-        Raises: VaultUnavailableError, StoreUnavailableError: nothing was decided; it stays due.
+        Raises: StoreUnavailableError: nothing was decided; it stays due.
         """
         try:
             return self._reap(grant)
@@ -49,7 +49,7 @@ class ReapGrant:
         now = self.clock.now()
         if now >= grant.expires_at:
             return self.revoke(self._end(grant, Why.EXPIRED))
-        if grant.wrap_accessor is not None and self._unopened(grant):
+        if self._unopened(grant):
             return self.revoke(self._end(grant, Why.UNCLAIMED))
         watched = grant.but(due_at=grant.expires_at, wrap_accessor=None)
         with self.store.transaction() as tx:
@@ -57,10 +57,14 @@ class ReapGrant:
         return watched
 
     def _unopened(self, grant: Grant) -> bool:
-        # A wrapping token that can still be used shortly before its end was opened by nobody; one that is being
-        # opened right now shows no uses left. Looked at too late it is gone either way: then the grant runs on.
-        facts = None if grant.wrap_accessor is None else self.logins.facts(grant.wrap_accessor)
-        return facts is not None and facts.num_uses > 0
+        # A wrapping token that is still there shortly before its end was opened by nobody. One that we look at
+        # too late, or cannot look at now, is soon gone either way: then the grant runs to its own end.
+        if grant.wrap_accessor is None:
+            return False
+        try:
+            return self.logins.facts(grant.wrap_accessor) is not None
+        except (VaultUnavailableError, VaultRefusedError):
+            return False
 
     def _end(self, grant: Grant, why: Why) -> Grant:
         now = self.clock.now()

@@ -7,7 +7,8 @@ Vault answers 204 to a revocation that later fails, so its answers are wishes an
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from controlplane.model.errors import (
     TargetUnavailableError,
@@ -18,6 +19,8 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt
 from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Store
+
+Item = TypeVar("Item")
 
 _LOOKS = tuple(timedelta(milliseconds=ms) for ms in (2, 5, 10, 20, 40, 80, 160, 320))
 """The pauses between looks at a lease that is being revoked: most are gone after the first few."""
@@ -64,9 +67,12 @@ class RevokeGrant:
         accessors = self._accessors(grant)
         for accessor in accessors:
             self.leases.revoke_token(accessor)
-        ended = [self._end(lease) for lease in self.store.leases(grant.id)]
+        ended = _each(self._end, self.store.leases(grant.id))
         if grant.settles_at is not None:
-            ended += [self._end_stray(lease) for lease in self._strays(grant)]
+            strays, doubtful = self._strays(grant, grant.settles_at)
+            ended += _each(self._end_stray, strays)
+            if doubtful:
+                raise NotGoneError(f"{doubtful[0]} may belong to a grant that is being issued right now")
             if self.clock.now() < grant.settles_at:
                 raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
         for accessor in accessors:
@@ -116,20 +122,24 @@ class RevokeGrant:
             why = f": {facts.revoke_error}" if facts.revoke_error else ""
             raise NotGoneError(f"Vault still holds lease {lease}{why}")
 
-    def _strays(self, grant: Grant) -> Sequence[LeaseId]:
-        """Leases that may be of this grant although the store never learned of them."""
-        rivals = self.store.grants(entitlement=grant.entitlement, states=[State.ISSUING])
+    def _strays(self, grant: Grant, settles_at: datetime) -> tuple[list[LeaseId], list[LeaseId]]:
+        """Leases that the store never learned of: those that can be of this grant only, and those of it or a rival."""
+        earliest, latest = grant.requested_at - _CLOCK_SKEW, settles_at + _CLOCK_SKEW
         strays: list[LeaseId] = []
+        doubtful: list[LeaseId] = []
         for path in grant.paths:
             found = self.leases.under(path)
+            # In this order: whoever made one of these leases is issuing still, or has saved it by now.
+            rivals = self.store.grants(entitlement=grant.entitlement, states=[State.ISSUING], limit=_MANY)
             for lease in sorted(set(found) - self.store.known_leases(found)):
                 facts = self.leases.facts(lease)
-                if facts is None or facts.issued_at < grant.requested_at - _CLOCK_SKEW:
+                if facts is None or not earliest <= facts.issued_at <= latest:
                     continue
-                if any(path in rival.paths and rival.requested_at <= facts.issued_at + _CLOCK_SKEW for rival in rivals):
-                    raise NotGoneError(f"{lease} may belong to a grant that is being issued right now")
-                strays.append(lease)
-        return strays
+                rivalled = any(
+                    path in rival.paths and rival.requested_at <= facts.issued_at + _CLOCK_SKEW for rival in rivals
+                )
+                (doubtful if rivalled else strays).append(lease)
+        return strays, doubtful
 
     def _end_stray(self, lease: LeaseId) -> Ended:
         self._revoke(lease)
@@ -176,8 +186,10 @@ class RevokeGrant:
         return revoked
 
     def _later(self, grant: Grant, failing: str, *, stranded: bool = False) -> Grant:
-        attempts = grant.attempts + 1
-        due_at = self.clock.now() + _back_off(grant.id, attempts)
+        attempts, now = grant.attempts + 1, self.clock.now()
+        due_at = now + _back_off(grant.id, attempts)
+        if grant.settles_at is not None and now < grant.settles_at:
+            due_at = min(due_at, grant.settles_at)
         with self.store.transaction() as tx:
             if stranded and grant.state is State.REVOKING:
                 later = grant.after(Step.STRAND, attempts=attempts, failing=failing, due_at=due_at)
@@ -190,6 +202,24 @@ class RevokeGrant:
 
 _CLOCK_SKEW = timedelta(seconds=5)
 """How far Vault's clock and ours may be apart."""
+
+_MANY = 100_000
+"""More grants of one entitlement than can be issuing at once."""
+
+
+def _each(end: Callable[[Item], Ended], items: Sequence[Item]) -> list[Ended]:
+    """End every one, also after one that resists: what can end does not wait for what cannot."""
+    ended: list[Ended] = []
+    resisting: Exception | None = None
+    for item in items:
+        try:
+            ended.append(end(item))
+        except (NotGoneError, VaultRefusedError, TargetUnavailableError) as error:
+            if resisting is None or isinstance(error, StrandedError):
+                resisting = error
+    if resisting is not None:
+        raise resisting
+    return ended
 
 
 def _back_off(id: str, attempts: int) -> timedelta:

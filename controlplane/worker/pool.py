@@ -71,6 +71,8 @@ class Worker:
                     pass
             except ControlPlaneError as error:
                 log.warning("worker_cannot_claim", code=error.code, detail=error.detail)
+            except Exception:
+                log.exception("worker_cannot_claim")  # whatever it was, the next tick tries again
 
     def _claim_one(self) -> bool:
         """Start one due grant; False when nothing is due or we are stopping."""
