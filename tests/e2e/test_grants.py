@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
 from controlplane.model.secret import Secret
@@ -25,13 +26,8 @@ CHECKOUT = "repo:acme/checkout-agent:ref:refs/heads/main"
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("grants"))
-    try:
-        stage.up(lambda _: None)
-        yield stage
-    finally:
-        stage.clear()
+def stage(stack: Stack) -> Stage:
+    return Stage(stack.project)
 
 
 @pytest.fixture
