@@ -55,7 +55,7 @@ def parse(text: str) -> Privilege:
 
     Raises: ValueError: with what to write instead.
     """
-    shape = _SHAPE.fullmatch(_lower_outside_quotes(re.sub(r" +", " ", text.strip())))
+    shape = _SHAPE.fullmatch(_folded(text.strip(" ")))
     if shape is None:
         raise ValueError(
             _hint(text) or "write it as `select on table schema.name` or `update (column) on table schema.name`"
@@ -86,9 +86,10 @@ def _columns(text: str | None) -> tuple[str, ...]:
     return tuple(sorted(columns))
 
 
-def _lower_outside_quotes(text: str) -> str:
-    # SQL folds what is not quoted to lower case; so do we, so that `Sales.Orders` is the table people mean.
-    return "".join(part if part.startswith('"') else part.lower() for part in re.split(r'("[^"]*")', text))
+def _folded(text: str) -> str:
+    """Lower case and single spaces, but not within quotes: so does SQL, and `Sales.Orders` is the table people mean."""
+    parts = re.split(r'("[^"]*")', text)
+    return "".join(part if part.startswith('"') else re.sub(r" +", " ", part).lower() for part in parts)
 
 
 def _plain(name: str) -> str:
