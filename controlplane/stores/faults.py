@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from controlplane.model.errors import (
@@ -51,15 +51,15 @@ def told(place: str) -> Generator[None]:
     Raises:
         LostRaceError: an id or a key was used before, or the grant of a lease is not there.
         IllegalTransitionError: a constraint or a trigger refused.
-        InvalidRequestError: a text that no database can hold.
+        InvalidRequestError: a text that the database cannot hold.
         StoreUnavailableError: everything else.
     """
     try:
         yield
     except IntegrityError as error:
         raise _refusal(error) from None
-    except UnicodeEncodeError:
-        raise InvalidRequestError("a text holds characters that are no Unicode") from None
+    except (DataError, UnicodeEncodeError):  # NUL on PostgreSQL, half a surrogate pair on both
+        raise InvalidRequestError("a text holds characters that the store cannot keep") from None
     except (DBAPIError, PoolTimeoutError) as error:
         raise StoreUnavailableError(f"the store at {place} does not work: {_why(error)}") from None
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert, Select, Update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 Values = Mapping[str, Any]
 Statement = Insert | Update | Select[*tuple[Any, ...]]
@@ -54,6 +54,8 @@ class Prepared:
             yield
         except driver.IntegrityError as error:
             raise IntegrityError(None, None, error) from None
+        except driver.DataError as error:
+            raise DataError(None, None, error) from None
         except driver.Error as error:
             raise DBAPIError(None, None, error) from None
 

@@ -3,25 +3,31 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from psycopg import sql
-from sqlalchemy import URL
+from sqlalchemy import URL, create_engine
 
-from controlplane.audit.chain import Checkpoint, Intact, verify
+from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
+from controlplane.audit.verify import verify_trail
 from controlplane.dev.loopback import HOST
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
-from controlplane.model.errors import IllegalTransitionError, LostRaceError
+from controlplane.model.errors import IllegalTransitionError, InvalidRequestError, LostRaceError, StoreUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
 from controlplane.model.identity import IssuerName, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
 from controlplane.ports import Store
+from controlplane.stores.schema import metadata
 from controlplane.stores.sql import open_store
+from controlplane.stores.trail import open_trail
 from controlplane.testing.clock import START
 from controlplane.testing.store import AUDIT_KEY, FakeStore, sample_event, sample_grant, sample_lease
 
@@ -283,6 +289,15 @@ def test_a_tombstone_never_changes(store: Store) -> None:
         with pytest.raises(IllegalTransitionError):
             save(store, last.but(**change))
     assert store.grant(grant.id) == last
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.APPROVED, State.DENIED, State.LAPSED, State.IRREVOCABLE])
+def test_a_move_that_the_table_does_not_know_is_refused(store: Store, state: State) -> None:
+    grant = sample_grant()
+    add(store, grant)
+    with pytest.raises(IllegalTransitionError):
+        save(store, grant.but(state=state, due_at=None, why=Why.FAILED, revoking_at=START))
+    assert store.grant(grant.id) == grant
 
 
 # Pages ------------------------------------------------------------------------------------------------------------
@@ -605,3 +620,74 @@ def test_a_tombstone_is_never_claimed_and_its_release_is_no_error(store: Store) 
         save(store, version)
     store.release(grant.id)
     assert store.claim_due(START + 100 * HOLD, limit=1, hold=HOLD) == []
+
+
+# What only a server shows ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def url(databases: Databases) -> Iterator[str]:
+    name = databases.make()
+    yield databases.url(name)
+    databases.drop(name)
+
+
+@pytest.mark.servers
+def test_on_postgresql_the_versions_make_the_tables_that_the_code_knows(url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.servers
+def test_l03_on_postgresql_a_changed_record_is_found_by_one_who_only_reads(url: str) -> None:
+    store = open_store(url, audit_key=AUDIT_KEY)
+    for number in range(1, 6):
+        with store.transaction() as tx:
+            tx.append(sample_event(number))
+    store.close()
+    with closing(open_trail(url)) as trail:
+        found = verify_trail(trail, AUDIT_KEY)
+        assert isinstance(found, Intact)
+        assert found.records == 5
+    with psycopg.connect(url, autocommit=True) as owner:
+        with pytest.raises(psycopg.errors.CheckViolation, match="an_event_never_changes"):
+            owner.execute("UPDATE events SET body = '{}' WHERE seq = 3")
+        owner.execute("ALTER TABLE events DISABLE TRIGGER USER")
+        owner.execute("UPDATE events SET at = at + interval '1 microsecond' WHERE seq = 3")
+    with closing(open_trail(url)) as trail:
+        changed = verify_trail(trail, AUDIT_KEY)
+        assert isinstance(changed, Broken)
+        assert (changed.seq, changed.fault) == (3, Fault.CHANGED)
+        assert [link.seq for link in trail.newest(2)] == [4, 5]
+
+
+@pytest.mark.servers
+def test_on_postgresql_a_text_with_nul_is_refused_and_the_next_transaction_works(url: str) -> None:
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
+        with pytest.raises(InvalidRequestError):
+            add(store, sample_grant(1, reason="a\x00b"))
+        add(store, sample_grant(2))
+        assert [grant.id for grant in store.grants()] == [sample_grant(2).id]
+
+
+_END_OURS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shorthold'"
+
+
+@pytest.mark.servers
+def test_on_postgresql_a_broken_connection_refuses_once_and_heals(url: str) -> None:
+    def cut_off(store: Store) -> None:
+        with store.transaction() as tx:
+            tx.add(sample_grant(2), sample_event(2))
+            with psycopg.connect(url, autocommit=True) as owner:
+                owner.execute(_END_OURS)
+
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
+        add(store, sample_grant(1))
+        with pytest.raises(StoreUnavailableError):
+            cut_off(store)
+        add(store, sample_grant(3))
+        assert [grant.id for grant in store.grants()] == [sample_grant(3).id, sample_grant(1).id]
+        assert chain(store).records == 2

@@ -1,6 +1,7 @@
 """SQLite: who waits for whom, what shares a commit, and what a broken disk looks like."""
 
 import os
+import signal
 import sqlite3
 import stat
 import threading
@@ -211,6 +212,35 @@ def test_turns_come_in_the_order_of_asking() -> None:
     for thread in threads:
         thread.join()
     assert order == list(range(20))
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
+def test_ctrl_c_while_waiting_for_a_turn_gives_up_the_place_in_the_queue() -> None:
+    turns, go = sqlite.Turns(), threading.Event()
+
+    def hold() -> None:
+        with turns:
+            assert go.wait(20)
+
+    def interrupt(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    until(lambda: turns.taken)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt), turns:
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert turns.waiting == 0
+    go.set()
+    holder.join(20)
+    with turns:
+        assert turns.taken
+    assert not turns.taken
 
 
 def test_a_reader_never_waits_for_a_writer(store: SqlStore) -> None:
