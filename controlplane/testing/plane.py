@@ -191,11 +191,15 @@ class FakePlane:
         return [event for event in self.store.events() if kind in {None, event.kind} and grant in {None, event.grant}]
 
     def alive(self) -> Sequence[str]:
-        """Every task token, lease and user at the target that there is; wrapping tokens run out by themselves."""
-        grants = self.store.grants(limit=_MANY)
+        """Every task token, lease and user at the target that there is.
+
+        Not counted: wrapping tokens, which run out by themselves, and zombies, which can do nothing.
+        """
+        grants, logins = self.store.grants(limit=_MANY), self.vault.logins
+        tokens = [logins.facts(token) for grant in grants for token in logins.accessors_of(grant.id)]
         paths = sorted({path for grant in grants for path in grant.paths})
         return [
-            *(token for grant in grants for token in self.vault.logins.accessors_of(grant.id)),
+            *(token.accessor for token in tokens if token is not None and token.num_uses >= 0),
             *(lease for path in paths for lease in self.vault.leases.under(path)),
             *sorted(self.vault.target.users),
         ]
