@@ -57,14 +57,16 @@ class ReapGrant:
         return watched
 
     def _unopened(self, grant: Grant) -> bool:
-        # A wrapping token that is still there shortly before its end was opened by nobody. One that we look at
-        # too late, or cannot look at now, is soon gone either way: then the grant runs to its own end.
+        # A wrapping token that can still be used shortly before its end was opened by nobody; one that is being
+        # opened right now has no use left. One that we look at too late, or cannot look at now, is soon gone either
+        # way: then the grant runs to its own end.
         if grant.wrap_accessor is None:
             return False
         try:
-            return self.logins.facts(grant.wrap_accessor) is not None
+            facts = self.logins.facts(grant.wrap_accessor)
         except (VaultUnavailableError, VaultRefusedError):
             return False
+        return facts is not None and facts.num_uses > 0
 
     def _end(self, grant: Grant, why: Why) -> Grant:
         now = self.clock.now()
