@@ -124,18 +124,28 @@ class Transaction(Protocol):
     """Changes and their events, committed together or not at all."""
 
     def add(self, grant: Grant, *events: Event) -> None:
-        """Save a new grant. Raises: LostRaceError: its id or idempotency key was used before."""
+        """Save a new grant.
+
+        Raises:
+            LostRaceError: its id or idempotency key was used before.
+            IllegalTransitionError: no grant begins in this state.
+        """
         ...
 
     def save(self, grant: Grant, *events: Event) -> None:
-        """Save the next version of a grant (compare-and-set on `version - 1`).
+        """Save the next version of a grant (compare-and-set on `version - 1`); what was asked is never changed.
 
-        Raises: LostRaceError: somebody else saved that version first; the transaction is void.
+        Raises:
+            LostRaceError: somebody else saved that version first; the transaction is void.
+            IllegalTransitionError: the store knows no such move, or the grant contradicts itself.
         """
         ...
 
     def add_leases(self, grant: GrantId, leases: Iterable[Lease], *events: Event) -> None:
-        """Save leases of a grant. Repeating it with the same lease changes nothing."""
+        """Save leases of a grant. Repeating it with the same leases changes nothing, and writes no event again.
+
+        Raises: LostRaceError: there is no such grant, or another one holds the lease.
+        """
         ...
 
     def append(self, *events: Event) -> None:
@@ -195,7 +205,7 @@ class Store(Protocol):
         ...
 
     def head(self) -> Head | None:
-        """The sealed head of the chain; None before the first event."""
+        """The sealed head of the chain, from the store's first moment on; None where somebody removed it."""
         ...
 
 
