@@ -60,7 +60,12 @@ class DatabaseEngine:
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One dynamic role."""
         wanted = _own(scope)
-        group = postgresql.group_role(naming.layout.prefix, naming.entitlement, naming.revision, scope.name)
+        group = postgresql.Group(
+            prefix=naming.layout.prefix,
+            entitlement=naming.entitlement,
+            revision=naming.revision,
+            scope=scope.name,
+        )
         return (
             VaultObject(
                 kind=ObjectKind.SECRET_ROLE,
@@ -123,12 +128,18 @@ def _own(scope: Scope) -> DatabaseScope:
     return cast("DatabaseScope", scope)
 
 
+_VERBS = {
+    "select": "read",
+    "insert": "add rows to",
+    "update": "change",
+    "delete": "delete rows of",
+    "usage": "draw numbers from",
+}
+
+
 def _sentence(privilege: Privilege, connection: str) -> str:
-    verb = {"select": "read", "insert": "add rows to", "update": "change", "delete": "delete rows of"}.get(
-        privilege.verb, privilege.verb
-    )
     columns = f"({', '.join(privilege.columns)}) of " if privilege.columns else ""
-    return f"may {verb} {columns}{privilege.schema}.{privilege.name} in {connection}"
+    return f"may {_VERBS[privilege.verb]} {columns}{privilege.schema}.{privilege.name} in {connection}"
 
 
 ENGINE = DatabaseEngine()

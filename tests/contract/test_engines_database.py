@@ -270,6 +270,22 @@ def test_a_group_role_that_was_dropped_or_lost_a_grant_is_made_whole_again(bench
         bench.run("DROP TABLE IF EXISTS billing.made_anew CASCADE")
 
 
+def test_group_roles_of_old_revisions_go_once_nobody_is_in_them(bench: Bench) -> None:
+    roles = [bench.role("select on table sales.orders", name="piling", sessions=number) for number in (1, 2, 3)]
+    first, second, third = (role.naming.scope("it") for role in roles)
+    bench.revoke(bench.issue(roles[0]).lease)
+    alive = bench.issue(roles[1])
+    assert not bench.exists(first)
+    bench.issue(roles[2])
+    assert bench.exists(second), "somebody is in it"
+    with alive.open() as session:
+        session.execute("SELECT FROM sales.orders")
+    bench.revoke(alive.lease)
+    bench.issue(roles[0])
+    assert not bench.exists(second)
+    assert bench.exists(third), "its login lives"
+
+
 def test_what_the_management_user_may_not_pass_on_is_said_and_leaves_nothing(bench: Bench) -> None:
     bench.run("CREATE TABLE billing.not_ours (id bigint)")
     try:

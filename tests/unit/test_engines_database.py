@@ -82,10 +82,13 @@ def test_the_group_gets_exactly_what_is_written() -> None:
     name=st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True),
 )
 def test_a_group_role_has_a_name_that_postgresql_does_not_cut(prefix: str, entitlement: str, name: str) -> None:
-    group = postgresql.group_role(prefix, entitlement, "0a1b2c3d", name)
-    assert len(group.encode()) <= 63
-    assert group.startswith(f"{prefix}-{entitlement[:3]}")
-    assert group.endswith(f"-0a1b2c3d-{name}")
+    group = postgresql.Group(prefix=prefix, entitlement=entitlement, revision="0a1b2c3d", scope=name)
+    assert len(group.name.encode()) <= 63
+    assert group.name.startswith(f"{prefix}-{entitlement[:3]}")
+    assert group.name.endswith(f"-0a1b2c3d-{name}")
+    older = postgresql.Group(prefix=prefix, entitlement=entitlement, revision="ffffffff", scope=name)
+    assert re.fullmatch(group.siblings, older.name)
+    assert not re.fullmatch(group.siblings, f"{older.name}x")
 
 
 def test_a_privilege_twice_is_an_error_even_in_two_spellings() -> None:
@@ -94,7 +97,8 @@ def test_a_privilege_twice_is_an_error_even_in_two_spellings() -> None:
 
 
 def test_every_privilege_is_checked_before_it_is_granted_again() -> None:
-    text = postgresql.creation("g", [parse("select on table a.b"), parse("insert (c) on table a.b")], sessions=1)
+    group = postgresql.Group(prefix="sh", entitlement="orders", revision="0a1b2c3d", scope="it")
+    text = postgresql.creation(group, [parse("select on table a.b"), parse("insert (c) on table a.b")], sessions=1)
     assert "has_table_privilege(oid, '\"a\".\"b\"', 'SELECT')" in text
     assert "has_column_privilege(oid, '\"a\".\"b\"', 'c', 'INSERT')" in text
 

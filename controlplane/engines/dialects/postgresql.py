@@ -7,6 +7,7 @@ parsed (privilege.py) or is a name of ours; nothing is pasted.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from controlplane.engines.dialects.privilege import Privilege
 
@@ -19,8 +20,11 @@ _LOCK = int.from_bytes(hashlib.sha256(b"shorthold group roles").digest()[:8], si
 # That a crash of the database loses this is safe (access is gone), so nobody waits for the disk here. The
 # self-grant lets the management user drop what the login may come to own. A random password needs no stretching,
 # and SCRAM's 4096 rounds would cost more than everything else together. The login inherits the group's privileges
-# but cannot become it (SET FALSE), so that nothing it makes is the group's.
+# but cannot become it (SET FALSE), so that nothing it makes is the group's. Whoever makes a new revision's group
+# also drops those of older revisions that have no member left, so that they do not pile up.
 _CREATION = """DO $shorthold$
+DECLARE
+  stale name;
 BEGIN
   SET LOCAL synchronous_commit = off;
   SET LOCAL createrole_self_grant = 'set, inherit';
@@ -41,6 +45,20 @@ BEGIN
       EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), '<group>');
     END IF;
     <grants>
+    FOR stale IN
+      SELECT old.rolname FROM pg_catalog.pg_roles AS old
+      WHERE old.rolname ~ '<siblings>' AND old.rolname <> '<group>' AND NOT old.rolcanlogin AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members AS held JOIN pg_catalog.pg_roles AS holder ON holder.oid = held.member
+        WHERE held.roleid = old.oid AND holder.rolname <> current_user
+      )
+    LOOP
+      BEGIN
+        EXECUTE pg_catalog.format('DROP OWNED BY %1$I; DROP ROLE %1$I', stale);
+      EXCEPTION
+        WHEN OTHERS THEN
+          NULL; -- it stays, and opens nothing to anybody
+      END;
+    END LOOP;
   END LOOP;
 END $shorthold$;
 CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT <sessions>;
@@ -103,26 +121,46 @@ BEGIN
 END $shorthold$"""
 
 
-def group_role(prefix: str, entitlement: str, revision: str, scope: str) -> str:
-    """The name of the NOLOGIN role that carries a scope's privileges; at most 63 bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The NOLOGIN role that carries one scope's privileges.
 
-    A long entitlement name is cut, which is safe: the revision is a digest over the whole name.
+    Its name has 63 bytes at most. A long entitlement name is cut, which is safe: the revision is a digest over all
+    of it.
     """
-    rest = f"-{revision}-{scope}"
-    return f"{prefix}-{entitlement}"[: _MAX_NAME - len(rest)] + rest
+
+    prefix: str
+    entitlement: str
+    revision: str
+    scope: str
+
+    @property
+    def name(self) -> str:
+        """The role's name."""
+        return self._with(self.revision)
+
+    @property
+    def siblings(self) -> str:
+        """A regular expression for the group roles of all revisions of this scope. Such names need no escaping."""
+        return f"^{self._with('#' * len(self.revision))}$".replace("#", "[0-9a-f]")
+
+    def _with(self, revision: str) -> str:
+        rest = f"-{revision}-{self.scope}"
+        return f"{self.prefix}-{self.entitlement}"[: _MAX_NAME - len(rest)] + rest
 
 
-def creation(group: str, privileges: Iterable[Privilege], *, sessions: int) -> str:
+def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) -> str:
     """Make the group role where it is missing or lacks something, then the login: one text, one round trip.
 
     `sessions` is how many connections the login may have at once.
     """
     granted = sorted(set(privileges), key=str)
     parts = {
-        "<group>": group,
+        "<group>": group.name,
+        "<siblings>": group.siblings,
         "<lock>": str(_LOCK),
         "<checks>": "\n        AND ".join(_checks(granted)),
-        "<grants>": "\n    ".join(f'GRANT {what} TO "{group}";' for what in _grants(granted)),
+        "<grants>": "\n    ".join(f'GRANT {what} TO "{group.name}";' for what in _grants(granted)),
         "<sessions>": str(sessions),
     }
     text = _CREATION
