@@ -58,21 +58,19 @@ def shorthold() -> None:
 def main() -> NoReturn:
     """Run the command; an error of ours becomes three lines on stderr and its exit status, never a traceback."""
     try:
-        shorthold.main(standalone_mode=False)
+        status: object = shorthold.main(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("Interrupted. What was begun is finished or revoked by the worker.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(1)
-    except click.exceptions.Exit as wanted:
-        sys.exit(wanted.exit_code)
     except ControlPlaneError as error:
         tell(error)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)  # click returns what ctx.exit() was given
 
 
 def tell(error: ControlPlaneError) -> None:

@@ -164,9 +164,10 @@ class RevokeGrant:
 
     def _confirm(self, grant: Grant, receipt: Receipt) -> Grant:
         revoking = grant.after(Step.HEAL) if grant.state is State.IRREVOCABLE else grant
-        revoked = revoking.after(
-            Step.CONFIRM_GONE, revoked_at=self.clock.now(), receipt=receipt, due_at=None, failing=None
-        )
+        now = self.clock.now()
+        # A clock that was set back in between does not keep what is gone from being called so.
+        revoked_at = now if grant.revoking_at is None else max(now, grant.revoking_at)
+        revoked = revoking.after(Step.CONFIRM_GONE, revoked_at=revoked_at, receipt=receipt, due_at=None, failing=None)
         gone = [
             self.record(
                 Kind.LEASE_REVOKED,
