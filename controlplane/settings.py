@@ -95,6 +95,8 @@ class IssuerSettings(_Section):
     required: tuple[str, ...] = ()
     jwks_file: Path | None = None
     """A static key set instead of discovery."""
+    jwks_uri: str | None = None
+    """Pins where the key set is, for an issuer that keeps it on another host than `url`; nothing is discovered."""
     cacert: Path | None = None
 
 

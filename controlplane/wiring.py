@@ -186,7 +186,7 @@ def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) ->
 
 def _issuer(given: IssuerSettings) -> OidcIssuer:
     keys = (
-        DiscoveredKeys(given.url, fetch=Fetcher(timeout=_JWKS_TIMEOUT, cacert=given.cacert))
+        DiscoveredKeys(given.url, jwks_uri=given.jwks_uri, fetch=Fetcher(timeout=_JWKS_TIMEOUT, cacert=given.cacert))
         if given.jwks_file is None
         else static_keys_file(given.jwks_file)
     )
