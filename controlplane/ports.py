@@ -27,6 +27,7 @@ from controlplane.model.lease import (
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.situation import Usage
 
 
 class Clock(Protocol):
@@ -129,6 +130,14 @@ class Transaction(Protocol):
         Raises:
             LostRaceError: its id or idempotency key was used before.
             IllegalTransitionError: no grant begins in this state.
+        """
+        ...
+
+    def usage(self, entitlement: str, workload: WorkloadId, *, since: datetime, enough: int) -> Usage:
+        """What of the entitlement's budgets is used up, this transaction's own changes included.
+
+        Each count stops at `enough`; `requested` are those after `since`. Until this transaction ends, nobody
+        else who asks this of the same entitlement gets an answer: what is added on the strength of it holds.
         """
         ...
 

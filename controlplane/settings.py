@@ -20,6 +20,7 @@ from typing_extensions import override
 from controlplane.model.duration import Duration
 from controlplane.model.entitlement import Mount, Name
 from controlplane.model.errors import ConfigurationError
+from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
 from controlplane.model.secret import Secret
 
@@ -31,10 +32,12 @@ class _Section(BaseModel):
 
 
 class ApiSettings(_Section):
-    """Where the HTTP door listens."""
+    """Where the HTTP door listens, and whom it believes about where a request comes from."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8700, ge=0, le=65535)
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks of our own proxies: only what comes from there is asked for X-Forwarded-For."""
 
 
 class StoreSettings(_Section):
@@ -138,6 +141,8 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     targets: dict[str, TargetSettings] = {}
     roles: Path = Path("roles")
+    environment: Name | None = None
+    """The environment that this control plane grants for: what `context.environments` is held against."""
     access: tuple[AccessRule, ...] = ()
     worker: WorkerSettings = WorkerSettings()
 

@@ -1,12 +1,14 @@
 """The composition root: settings in, a control plane out. Nobody else knows an adapter."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
@@ -14,6 +16,7 @@ from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.situate import Situate
 from controlplane.issuers.jose.fetch import Fetcher
 from controlplane.issuers.jose.keystore import DiscoveredKeys, static_keys_file
 from controlplane.issuers.oidc import OidcIssuer
@@ -51,11 +54,13 @@ class ControlPlane:
 
     identify: Identify
     request: RequestGrant
+    explain: ExplainGrant
     show: ShowGrant
     finish: FinishGrant
     entitlements: Entitlements
     worker: Worker
     task_key: Mapping[str, str]
+    trusted_proxies: Sequence[IPv4Network | IPv6Network]
     store: SqlStore
     vault: VaultClient
     session: JwtSession
@@ -122,6 +127,7 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
     )
+    situate = Situate(clock=clock, environment=settings.environment)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -129,6 +135,7 @@ def wire(settings: Settings) -> ControlPlane:
         entitlements=entitlements,
         engines=engines(),
         store=store,
+        situate=situate,
         issue=issue,
         issuing_within=ISSUING_WITHIN,
         settling=ISSUING_WITHIN + settings.vault.timeout + settings.vault.max_request_duration,
@@ -136,11 +143,13 @@ def wire(settings: Settings) -> ControlPlane:
     return ControlPlane(
         identify=Identify(issuers=TrustedIssuers(map(_issuer, settings.issuers), clock), store=store, record=record),
         request=request,
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
         entitlements=entitlements,
         worker=worker,
         task_key=signer.jwk,
+        trusted_proxies=settings.api.trusted_proxies,
         store=store,
         vault=broker,
         session=session,

@@ -1,4 +1,4 @@
-"""`shorthold grant`: request, show, list and finish grants."""
+"""`shorthold grant`: request, explain, show, list and finish grants."""
 
 import re
 import sys
@@ -14,6 +14,13 @@ from controlplane.sdk.client import AnsweredError, Shorthold
 PENDING, RESIDUAL = 4, 5
 """Exit statuses: waiting for approval; something could not be verified gone."""
 
+_WHY = ("decision", "says", "code", "detail")
+_OUTCOMES = {
+    "allow": "A request would be granted now.",
+    "deny": "A request would be denied now.",
+    "needs-approval": "A request would wait until people have agreed.",
+}
+_EXPLAINED = {"allow": 0, "deny": 3, "needs-approval": PENDING}
 _COLUMNS = ("id", "state", "entitlement", "task", "intent", "expires_at")
 
 
@@ -31,7 +38,7 @@ class GrantIdType(click.ParamType[str]):
 
 @click.group()
 def grant() -> None:
-    """Request, show, list and finish grants.
+    """Request, explain, show, list and finish grants.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN.
 
@@ -75,6 +82,25 @@ def request(  # noqa: PLR0917 # click passes each option by name
         sys.exit(PENDING)
     if not delivered:
         say("This key was used before, and what it opened was handed out then. Finish this grant and ask anew.")
+
+
+@grant.command()
+@click.argument("entitlement")
+@click.option("--intent", required=True, help="Which of the entitlement's intents.")
+@click.option("--task", default="explain", show_default=True, help="The id of the task this would be for.")
+@click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@output_option
+def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: str) -> None:
+    """Show what would be decided on a request for ENTITLEMENT now, and why; nothing is made.
+
+    Exit status: 0 it would be granted, 3 denied, 4 people have to agree first.
+    """
+    asked = {"entitlement": entitlement, "task": task, "intent": intent, "ttl": ttl}
+    with _client() as client:
+        answer = _told(lambda: client.explain(asked))
+    show(answer if output != "table" else answer["reasons"], output, columns=_WHY)
+    say(_OUTCOMES[answer["decision"]])
+    sys.exit(_EXPLAINED[answer["decision"]])
 
 
 @grant.command(name="show")

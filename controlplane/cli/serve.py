@@ -39,7 +39,14 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
             f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
         ) from None
     app = create_app(wire(settings), worker=worker)
-    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=10, lifespan="on")
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=10,
+        lifespan="on",
+        proxy_headers=False,  # uvicorn believes everybody on loopback; http/address.py has our own settings
+    )
     with listener:
         click.echo(f"Shorthold listens on http://{address[0]}:{listener.getsockname()[1]}", err=True)
         uvicorn.Server(config).run(sockets=[listener])

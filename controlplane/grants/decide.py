@@ -1,38 +1,48 @@
 """May this workload, right now, have exactly that? Pure, total and ordered; every no is collected.
 
-Three decisions are always separate: eligibility (may it ever ask?), context (is it right now?), scope (does
-it cover only what is needed?). Then comes approval. Default is deny.
+The decisions are always separate and always in this order: eligibility (may it ever ask?), context (is it right
+now?), scope (does it cover only what is needed?). Then comes approval. Default is deny. A freeze will stand before
+eligibility, policy between scope and approval.
 """
 
 from collections.abc import Iterator
 from datetime import timedelta
 
+from controlplane.grants.context import Broken, Held, context
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Context, Entitlement
+from controlplane.model.entitlement import Entitlement
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
+from controlplane.model.situation import Situation
 
 MIN_TTL = timedelta(seconds=5)
 """Below this a lease would end before its holder has opened it."""
 
 
-def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest) -> Decision:
+def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation) -> Decision:
     """The decision on one request.
 
     A workload that is not eligible learns nothing else: an entitlement that does not exist, and one that
     is not for it, are refused with the same words (promise P12).
     """
-    if entitlement is None or not any(entry.admits(who) for entry in entitlement.eligibility):
+    if entitlement is None or not entitlement.admits(who):
         return Deny(reasons=(_not_eligible(who, asked),))
-    noes = (*_context(entitlement.context), *_scope(entitlement, asked))
-    if noes:
-        return Deny(reasons=noes)
+    conditions = tuple(context(entitlement, situation))
+    broken = tuple(found for found in conditions if isinstance(found, Broken))
+    outside = tuple(_scope(entitlement, asked))
     yes = (
         Reason(decision=Decides.ELIGIBILITY, code="eligible", detail=f"{who.issuer} {who.subject} may ask for this"),
-        Reason(decision=Decides.CONTEXT, code="in-context", detail="no condition of the context is broken"),
-        Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents"),
+        *(found.reason for found in conditions if isinstance(found, Held)),
+        *(() if outside else (_in_scope(asked),)),
     )
+    if broken or outside:
+        return Deny(
+            reasons=(*(found.reason for found in broken), *outside),
+            passed=yes,
+            over_budget=not outside and all(found.budget for found in broken),
+            retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
+        )
     if entitlement.approval is not None:
         quorum = entitlement.approval.quorum
         waits = Reason(
@@ -58,14 +68,8 @@ def _not_eligible(who: VerifiedClaims, asked: GrantRequest) -> Reason:
     )
 
 
-def _context(context: Context) -> Iterator[Reason]:
-    # Fail closed: a condition that this release cannot check yet is a condition that does not hold.
-    for condition in sorted(context.model_fields_set):
-        yield Reason(
-            decision=Decides.CONTEXT,
-            code="context-unchecked",
-            detail=f"context.{condition} cannot be checked by this release, so it counts as broken",
-        )
+def _in_scope(asked: GrantRequest) -> Reason:
+    return Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents")
 
 
 def _scope(entitlement: Entitlement, asked: GrantRequest) -> Iterator[Reason]:

@@ -1,18 +1,19 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Never
 
 from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
-from controlplane.model.decision import Allow, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError
+from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
+from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
+from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
@@ -28,37 +29,59 @@ class RequestGrant:
     entitlements: Entitlements
     engines: Mapping[str, Engine]
     store: Store
+    situate: Situate
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
 
-    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None) -> Delivered:
+    def __call__(
+        self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None, address: Address | None = None
+    ) -> Delivered:
         """Decide on `asked`; with the same idempotency `key` again, only tell how that grant stands.
 
+        `address` is the caller's, None where nobody vouches for one.
+
         Raises:
-            DeniedError: a decision said no, with every reason.
+            DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
             ConflictError: the key was used for another request.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
         compiled = self.entitlements.get(asked.entitlement)
-        decision = decide(compiled.entitlement if compiled else None, who, asked)
-        if compiled is None or isinstance(decision, Deny):
-            self._refuse(who, asked, decision.reasons)
-        grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
-        kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
-        told = _told(asked, who, decision.reasons)
         try:
-            with self.store.transaction() as tx:
-                tx.add(grant, self.record(kind, grant.id, **told, revision=grant.revision))
+            decision, grant = self._decide(who, asked, compiled, key=key, address=address)
         except LostRaceError:
             if key is not None and (twin := self.store.asked_before(who.workload, key)):
                 return self._again(twin, asked)
             raise
+        if compiled is None or grant is None:
+            raise _refusal(asked, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
         return self.issue(grant, compiled, decision.reasons)
+
+    def _decide(
+        self,
+        who: VerifiedClaims,
+        asked: GrantRequest,
+        compiled: Compiled | None,
+        *,
+        key: str | None,
+        address: Address | None,
+    ) -> tuple[Decision, Grant | None]:
+        """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
+        entitlement = None if compiled is None else compiled.entitlement
+        with self.store.transaction() as tx:
+            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            facts = told(asked, who, decision.reasons)
+            if compiled is None or isinstance(decision, Deny):
+                tx.append(self.record(Kind.GRANT_REFUSED, **facts))
+                return decision, None
+            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
+            kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
+            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))
+            return decision, grant
 
     def _grant(
         self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled, *, state: State, key: str | None
@@ -96,17 +119,9 @@ class RequestGrant:
             raise ConflictError("this Idempotency-Key was used for another request")
         return Delivered(grant=grant, leases=tuple(self.store.leases(grant.id)), reasons=())
 
-    def _refuse(self, who: VerifiedClaims, asked: GrantRequest, reasons: tuple[Reason, ...]) -> Never:
-        with self.store.transaction() as tx:
-            tx.append(self.record(Kind.GRANT_REFUSED, **_told(asked, who, reasons)))
-        raise DeniedError(f"{asked.entitlement} was not granted", reasons=reasons)
 
-
-def _first_state(decision: Allow | NeedsApproval) -> State:
-    return State.ISSUING if isinstance(decision, Allow) else State.PENDING
-
-
-def _told(asked: GrantRequest, who: VerifiedClaims, reasons: tuple[Reason, ...]) -> dict[str, JsonValue]:
+def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) -> dict[str, JsonValue]:
+    """What an audit event says of a decision: who asked for what, and why it was decided so."""
     return {
         "entitlement": asked.entitlement,
         "task": asked.task,
@@ -116,3 +131,14 @@ def _told(asked: GrantRequest, who: VerifiedClaims, reasons: tuple[Reason, ...])
         "subject": who.subject,
         "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in reasons],
     }
+
+
+def _first_state(decision: Allow | NeedsApproval) -> State:
+    return State.ISSUING if isinstance(decision, Allow) else State.PENDING
+
+
+def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
+    said = f"{asked.entitlement} was not granted"
+    if isinstance(decision, Deny) and decision.over_budget:
+        return OverBudgetError(said, reasons=decision.reasons, retry_after=decision.retry_after)
+    return DeniedError(said, reasons=decision.reasons)

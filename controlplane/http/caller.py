@@ -4,8 +4,10 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from controlplane.http.address import caller_address
 from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.identity import VerifiedClaims
+from controlplane.model.network import Address
 from controlplane.model.secret import Secret
 from controlplane.wiring import ControlPlane
 
@@ -25,5 +27,12 @@ def _caller(request: Request, plane: Plane) -> VerifiedClaims:
     return plane.identify(Secret(token) if scheme.lower() == "bearer" and token else None)
 
 
+def _address(request: Request, plane: Plane) -> Address | None:
+    peer = None if request.client is None else request.client.host
+    return caller_address(peer, request.headers.getlist("x-forwarded-for"), plane.trusted_proxies)
+
+
+From = Annotated[Address | None, Depends(_address)]
+"""The caller's address, as far as somebody whom the settings trust vouches for it."""
 Caller = Annotated[VerifiedClaims, Depends(_caller)]
 """The verified caller of a route. Source: RFC 6750 2.1; a missing header is 401, never 422."""

@@ -27,6 +27,6 @@ def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
                 "approval": compiled.entitlement.approval is not None,
             }
             for compiled in plane.entitlements.all()
-            if any(entry.admits(who) for entry in compiled.entitlement.eligibility)
+            if compiled.entitlement.admits(who)
         ]
     }

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
-from controlplane.http.caller import Caller, Plane
+from controlplane.http.caller import Caller, From, Plane
+from controlplane.http.explained import explained
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import Duration, parse_duration
 from controlplane.model.entitlement import Text
@@ -50,12 +51,18 @@ class Finish(_Body):
 @router.post("", status_code=201)
 def request_grant(
     ask: Ask,
+    *,
     plane: Plane,
     who: Caller,
+    address: From,
     response: Response,
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
+    dry_run: bool = False,
 ) -> dict[str, JsonValue]:
-    """Ask for a grant: 201 with a wrapping token, or 202 where people have to agree first."""
+    """Ask for a grant: 201 with a wrapping token, or 202 where people have to agree first.
+
+    With `?dry_run=1` nothing is made, whatever the key: 200 with the whole decision, every yes and every no.
+    """
     asked = GrantRequest(
         entitlement=ask.entitlement,
         task=TaskId(ask.task),
@@ -63,7 +70,10 @@ def request_grant(
         reason=ask.reason or "",
         ttl=ask.ttl,
     )
-    delivered = plane.request(who, asked, key=idempotency_key)
+    if dry_run:
+        response.status_code = 200
+        return explained(plane.explain(who, asked, address=address))
+    delivered = plane.request(who, asked, key=idempotency_key, address=address)
     if delivered.grant.state is State.PENDING:
         response.status_code = 202
     response.headers["Location"] = f"/v1/grants/{delivered.grant.id}"

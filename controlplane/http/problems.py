@@ -1,5 +1,6 @@
 """Every error as a problem: RFC 9457, with our stable code and, for denials, the reasons."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from controlplane.model.canonical import JsonValue
-from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError
+from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError, OverBudgetError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,8 +29,15 @@ def problem(error: ControlPlaneError) -> JSONResponse:
     extra: dict[str, JsonValue] = {"detail": error.detail, "hint": error.hint}
     if error.reasons:
         extra["reasons"] = [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in error.reasons]
-    challenge = {"WWW-Authenticate": "Bearer"} if isinstance(error, NotAuthenticatedError) else {}
-    return _answer(error.status, error.code, extra, challenge)
+    return _answer(error.status, error.code, extra, _headers(error))
+
+
+def _headers(error: ControlPlaneError) -> dict[str, str]:
+    if isinstance(error, NotAuthenticatedError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, OverBudgetError) and error.retry_after is not None:
+        return {"Retry-After": str(math.ceil(error.retry_after.total_seconds()))}
+    return {}
 
 
 def _answer(

@@ -1,7 +1,9 @@
 """A decision: yes, no with reasons, or yes once somebody approves."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Decides(StrEnum):
@@ -28,20 +30,29 @@ class Reason:
 class Allow:
     """Every decision said yes; the reasons say why each did."""
 
+    outcome: ClassVar[str] = "allow"
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
-    """At least one decision said no; the reasons are those of the refusals."""
+    """At least one decision said no; `reasons` are those of the refusals, `passed` are those that said yes.
 
+    `over_budget` means that nothing but a budget said no; `retry_after` is when a rate lets the next one through.
+    """
+
+    outcome: ClassVar[str] = "deny"
     reasons: tuple[Reason, ...]
+    passed: tuple[Reason, ...] = ()
+    over_budget: bool = False
+    retry_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeedsApproval:
     """Every decision said yes, but people have to agree first."""
 
+    outcome: ClassVar[str] = "needs-approval"
     reasons: tuple[Reason, ...]
     quorum: int
 

@@ -7,7 +7,6 @@ engine, so each engine brings its own `Scope`; the set of engines comes in throu
 from collections.abc import Mapping
 from datetime import date, timedelta
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, cast
 
 from pydantic import (
@@ -24,6 +23,9 @@ from pydantic import (
 from controlplane.model.duration import Duration
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.matching import equals, globs
+from controlplane.model.network import Network
+from controlplane.model.rate import Rate
+from controlplane.model.window import Window
 
 MAX_TTL = timedelta(hours=8)
 
@@ -112,26 +114,37 @@ class Eligibility(Document):
 
 
 class MaxActive(Document):
-    """How many grants may be open at once."""
+    """How many grants of it there may be at once that have not ended; what waits for approval counts."""
 
-    per_subject: int | None = Field(default=None, ge=1)
-    total: int | None = Field(default=None, ge=1)
+    per_subject: int | None = Field(default=None, ge=1, le=100_000)
+    total: int | None = Field(default=None, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "MaxActive":
+        if self.per_subject is None and self.total is None:
+            raise ValueError("max_active needs per_subject, total, or both")
+        return self
 
 
 class MaxRequests(Document):
-    """How many requests are accepted in a while: `30/h`."""
+    """How many requests are accepted in a while: `30/h`; one that was refused does not count."""
 
-    per_subject: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}/[smh]$")]
+    per_subject: Rate
 
 
 class Context(Document):
     """Whether it is right now: all that is named must hold."""
 
-    windows: tuple[Text, ...] = ()
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    environments: tuple[Name, ...] = ()
+    windows: tuple[Window, ...] = Field(default=(), min_length=1, description="One of them must be open.")
+    networks: tuple[Network, ...] = Field(default=(), min_length=1, description="The caller comes from one of them.")
+    environments: tuple[Name, ...] = Field(default=(), min_length=1, description="The control plane is in one of them.")
     max_active: MaxActive | None = None
     max_requests: MaxRequests | None = None
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether something must be counted before it can be decided."""
+        return self.max_active is not None or self.max_requests is not None
 
 
 class Scope(Document):
@@ -211,6 +224,10 @@ class Entitlement(Document):
     def name(self) -> str:
         """The entitlement's name, which is also its file's."""
         return self.entitlement
+
+    def admits(self, who: VerifiedClaims) -> bool:
+        """Whether `who` may ever ask for it."""
+        return any(entry.admits(who) for entry in self.eligibility)
 
     @field_validator("scopes")
     @classmethod

@@ -1,6 +1,7 @@
 """An error is one thing that a caller can do something about: code, HTTP status, exit status, hint."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -61,6 +62,17 @@ class DeniedError(ControlPlaneError):
 
     code, status, exit_status = "denied", HTTPStatus.FORBIDDEN, 3
     hint = "Each reason names the decision that failed; change the request or the entitlement, not the token."
+
+
+class OverBudgetError(DeniedError):
+    """Nothing but a budget of the entitlement said no: the same request may be granted later."""
+
+    code, status = "over-budget", HTTPStatus.TOO_MANY_REQUESTS
+    hint = "Finish what you do not need any more, or wait. Who is here often needs a narrower task or another budget."
+
+    def __init__(self, detail: str, *, reasons: Sequence[Reason], retry_after: timedelta | None) -> None:
+        super().__init__(detail, reasons=reasons)
+        self.retry_after = retry_after
 
 
 class NotFoundError(ControlPlaneError):

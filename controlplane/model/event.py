@@ -12,6 +12,7 @@ class Kind(StrEnum):
 
     TOKEN_REJECTED = "token.rejected"
     GRANT_REFUSED = "grant.refused"  # decided against at request: no grant was made
+    GRANT_EXPLAINED = "grant.explained"  # somebody asked what would be decided: nothing was made
     GRANT_REQUESTED = "grant.requested"  # it waits for approval
     GRANT_DENIED = "grant.denied"
     GRANT_APPROVED = "grant.approved"

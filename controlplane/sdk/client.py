@@ -37,7 +37,7 @@ class AnsweredError(ControlPlaneError):
     @property
     def told_exit_status(self) -> int:
         """3 where a decision or the token was refused, else 2."""
-        return 3 if self.http_status in {401, 403, 423} else 2
+        return 3 if self.http_status in {401, 403, 423, 429} else 2
 
 
 class Shorthold:
@@ -66,6 +66,11 @@ class Shorthold:
         headers = {"Idempotency-Key": key} if key else {}
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("POST", "/v1/grants", body, headers)
+
+    def explain(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
+        """`POST /v1/grants?dry_run=1`: what would be decided, with every reason; nothing is made."""
+        body = {name: value for name, value in asked.items() if value is not None}
+        return self._call("POST", "/v1/grants?dry_run=1", body)
 
     def show(self, id: str) -> dict[str, Any]:
         """`GET /v1/grants/{id}`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
@@ -11,9 +12,12 @@ from controlplane.audit.chain import extend, is_sealed
 from controlplane.model.errors import LostRaceError, StoreUnavailableError
 from controlplane.model.event import Event, Head
 from controlplane.model.grant import TERMINAL, Grant, GrantId
+from controlplane.model.identity import WorkloadId
 from controlplane.model.lease import Lease
 from controlplane.model.secret import Secret
+from controlplane.model.situation import Usage
 from controlplane.stores import rows
+from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.prepared import Prepared
 from controlplane.stores.schema import audit_head, events, grants, leases
@@ -52,6 +56,11 @@ class Changes:
         with self._step():
             self._say.add.run(self._connection, rows.grant_row(grant))
             self._events += events
+
+    def usage(self, entitlement: str, workload: WorkloadId, *, since: datetime, enough: int) -> Usage:
+        """What of the entitlement's budgets is used up; until the end nobody else gets an answer to this."""
+        with self._step():
+            return usage(self._connection, entitlement, workload, since=since, enough=enough)
 
     def save(self, grant: Grant, *events: Event) -> None:
         """Save the next version of a grant. Raises: LostRaceError; IllegalTransitionError: SQL knows no such move."""

@@ -21,6 +21,8 @@ def open_database(url: URL) -> tuple[Engine, "Writer"]:
         max_overflow=_CONNECTIONS,
         pool_timeout=_PATIENCE,
         pool_pre_ping=True,
+        # Whatever the server's default is: a statement after a lock must see what the lock's last holder committed.
+        isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": _PATIENCE,
             "application_name": "shorthold",

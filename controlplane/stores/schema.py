@@ -25,6 +25,7 @@ from sqlalchemy import (
     column,
     select,
     table,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 from typing_extensions import override
@@ -87,6 +88,8 @@ def _said(sentence: str, sql: str) -> CheckConstraint:
     return CheckConstraint(sql, name=sentence)
 
 
+OPEN: Final = f"state NOT IN ({_words(TERMINAL)})"
+"""A grant that has not ended. Word for word in index and question: else neither database uses the one for the other."""
 _ENDING: Final = frozenset({State.REVOKING, State.IRREVOCABLE, State.REVOKED})
 
 grants: Final = Table(
@@ -160,6 +163,13 @@ Index("grants_by_age", grants.c.requested_at, grants.c.id)
 Index("grants_by_workload", grants.c.workload, grants.c.requested_at, grants.c.id)
 Index("grants_by_task", grants.c.task, grants.c.requested_at, grants.c.id)
 Index("grants_by_entitlement", grants.c.entitlement, grants.c.requested_at, grants.c.id)
+Index(
+    "open_grants_by_entitlement",
+    grants.c.entitlement,
+    grants.c.workload,
+    sqlite_where=text(OPEN),
+    postgresql_where=text(OPEN),
+)
 Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
 
 grant_transitions: Final = Table(

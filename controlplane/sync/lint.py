@@ -134,10 +134,11 @@ def _unneeded_exception(source: Source, around: Surroundings) -> Iterator[Findin
             yield ("exceptions", place, "rule"), f"nothing breaks {entry.rule} any more: take the exception out"
 
 
-def _context_unchecked(source: Source, around: Surroundings) -> Iterator[Finding]:
+def _network_of_everybody(source: Source, around: Surroundings) -> Iterator[Finding]:
     del around
-    for condition in sorted(source.entitlement.context.model_fields_set):
-        yield ("context", condition), f"this release cannot check {condition}, so every request is denied"
+    for place, network in enumerate(source.entitlement.context.networks):
+        if network.prefixlen == 0:
+            yield ("context", "networks", place), f"{network} is every address there is: name the networks closer"
 
 
 FIRM: Final[dict[str, Rule]] = {
@@ -158,6 +159,6 @@ POLICY: Final[dict[str, Rule]] = {
 
 ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,
-    "context-unchecked": _context_unchecked,
+    "network-of-everybody": _network_of_everybody,
 }
 """Warnings."""

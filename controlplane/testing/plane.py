@@ -7,10 +7,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Never, cast
 
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
@@ -18,11 +20,13 @@ from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.situate import Situate
 from controlplane.keys.files import generate
 from controlplane.model.canonical import JsonObject
 from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant, GrantId, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
+from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
@@ -75,7 +79,7 @@ class FakePlane:
     `assertions` are the task JWTs it signed. It has what `http.app.create_app` needs of a ControlPlane.
     """
 
-    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None) -> None:
+    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None, environment: str | None = None) -> None:
         self.clock = FakeClock()
         self.ids = CountingIds()
         self.journal = Journal()
@@ -88,6 +92,7 @@ class FakePlane:
         self.woken = 0
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
         self.unready: tuple[str, ...] = ()
+        self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
         for compiled in entitlements:
             for item in compiled.objects:
                 self.vault.roles.write(item)
@@ -107,6 +112,8 @@ class FakePlane:
             layout=LAYOUT,
             wake=self._wake,
         )
+        situate = Situate(clock=self.clock, environment=environment)
+        self.explain = ExplainGrant(record=record, entitlements=self.entitlements, store=store_, situate=situate)
         self.request = RequestGrant(
             clock=self.clock,
             ids=self.ids,
@@ -114,6 +121,7 @@ class FakePlane:
             entitlements=self.entitlements,
             engines=engines(),
             store=store_,
+            situate=situate,
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
@@ -143,12 +151,14 @@ class FakePlane:
         who: VerifiedClaims | None = None,
         *,
         key: str | None = None,
+        address: Address | None = None,
         entitlement: str = "orders-read",
         **asked: Any,
     ) -> Delivered:
         """What the workload gets for a request."""
         wish: dict[str, Any] = {"task": TaskId("T-1"), "intent": "answer-question", **asked}
-        return self.request(who or self.agent(), GrantRequest(entitlement=entitlement, **wish), key=key)
+        wanted = GrantRequest(entitlement=entitlement, **wish)
+        return self.request(who or self.agent(), wanted, key=key, address=address)
 
     def end(self, id: GrantId, why: Why = Why.COMPLETED) -> Grant:
         """Finish a grant and let the worker do what is due now."""

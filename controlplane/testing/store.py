@@ -14,6 +14,7 @@ from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, Gran
 from controlplane.model.identity import IssuerName, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
 from controlplane.model.secret import Secret
+from controlplane.model.situation import Usage
 from controlplane.testing.clock import START
 
 AUDIT_KEY = Secret("5a" * 32)
@@ -220,6 +221,20 @@ class FakeChanges:
                 raise LostRaceError("an id or an idempotency key was used before")
             self._draft.grants[grant.id] = grant
             self._events += events
+
+    def usage(self, entitlement: str, workload: WorkloadId, *, since: datetime, enough: int) -> Usage:
+        """What of the entitlement's budgets is used up; nobody else writes before this transaction ends."""
+        with self._step():
+            grants = [grant for grant in self._draft.grants.values() if grant.entitlement == entitlement]
+            active = [grant for grant in grants if grant.state not in TERMINAL]
+            mine = [grant.requested_at for grant in grants if grant.workload == workload]
+            newest = sorted((at for at in mine if at > since), reverse=True)[:enough]
+            return Usage(
+                active_of_subject=min(enough, sum(grant.workload == workload for grant in active)),
+                active=min(enough, len(active)),
+                requested=len(newest),
+                oldest=min(newest, default=None),
+            )
 
     def save(self, grant: Grant, *events: Event) -> None:
         """Save the next version of a grant."""

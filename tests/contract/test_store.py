@@ -24,6 +24,7 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
 from controlplane.model.identity import IssuerName, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
+from controlplane.model.situation import Usage
 from controlplane.ports import Store
 from controlplane.stores.schema import metadata
 from controlplane.stores.sql import open_store
@@ -622,6 +623,73 @@ def test_a_tombstone_is_never_claimed_and_its_release_is_no_error(store: Store) 
     assert store.claim_due(START + 100 * HOLD, limit=1, hold=HOLD) == []
 
 
+# Budgets ----------------------------------------------------------------------------------------------------------
+
+
+def used(store: Store, grant: Grant, *, since: datetime = START, enough: int = 1000) -> Usage:
+    with store.transaction() as tx:
+        return tx.usage(grant.entitlement, grant.workload, since=since, enough=enough)
+
+
+def test_c22_a_store_counts_what_has_not_ended_and_what_was_asked_for_since(store: Store) -> None:
+    mine, other = sample_grant(1), WorkloadId("wl_other")
+    ended = sample_grant(2, at=START + 2 * SECOND)
+    add(store, mine, ended, sample_grant(3, at=START + 3 * SECOND), sample_grant(4, workload=other))
+    add(store, sample_grant(5, state=State.PENDING), sample_grant(6, entitlement="orders-refund"))
+    for version in life(ended):
+        save(store, version)
+    assert used(store, mine) == Usage(active_of_subject=3, active=4, requested=2, oldest=START + 2 * SECOND)
+    assert used(store, mine, since=START - SECOND) == Usage(active_of_subject=3, active=4, requested=4, oldest=START)
+    assert used(store, mine, since=START + 3 * SECOND) == Usage(active_of_subject=3, active=4)
+    assert used(store, sample_grant(workload=WorkloadId("wl_none"))) == Usage(active=4)
+
+
+def test_c22_a_store_counts_no_further_than_it_is_asked_to(store: Store) -> None:
+    add(store, *[sample_grant(number, at=START + number * SECOND) for number in range(1, 6)])
+    newest_two = Usage(active_of_subject=2, active=2, requested=2, oldest=START + 4 * SECOND)
+    assert used(store, sample_grant(), enough=2) == newest_two
+
+
+def test_c22_what_a_transaction_added_counts_in_it_and_after_a_rollback_no_more(store: Store) -> None:
+    grant = sample_grant()
+
+    def add_and_fail() -> None:
+        with store.transaction() as tx:
+            tx.add(grant)
+            assert tx.usage(grant.entitlement, grant.workload, since=START, enough=9).active == 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        add_and_fail()
+    assert used(store, grant) == Usage()
+
+
+def test_c22_requests_that_race_never_exceed_a_budget(replicas: Callable[[], Store]) -> None:
+    stores, limit = (replicas(), replicas()), 5
+
+    def ask(store: Store, number: int) -> bool:
+        grant = sample_grant(number, workload=WorkloadId(f"wl_{number % 3}"))
+        with store.transaction() as tx:
+            free = tx.usage(grant.entitlement, grant.workload, since=START, enough=limit).active < limit
+            if free:
+                tx.add(grant, sample_event(number, grant=grant.id))
+            else:
+                tx.append(sample_event(number, Kind.GRANT_REFUSED))
+        return free
+
+    jobs = [
+        lambda store=store, first=10 * place: [ask(store, first + number) for number in range(5)]
+        for place, store in enumerate([*stores, *stores, *stores])
+    ]
+    answers: list[bool] = []
+    for outcome in together(*jobs):
+        assert isinstance(outcome, list), outcome
+        answers += outcome
+    assert sum(answers) == limit
+    assert len(stores[0].grants(limit=100)) == limit
+    assert chain(stores[0]).records == len(answers)
+
+
 # What only a server shows ------------------------------------------------------------------------------------------
 
 
@@ -691,3 +759,23 @@ def test_on_postgresql_a_broken_connection_refuses_once_and_heals(url: str) -> N
         add(store, sample_grant(3))
         assert [grant.id for grant in store.grants()] == [sample_grant(3).id, sample_grant(1).id]
         assert chain(store).records == 2
+
+
+@pytest.mark.servers
+def test_c22_on_postgresql_budgets_of_different_entitlements_do_not_wait_for_each_other(url: str) -> None:
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store, store.transaction() as tx:
+        tx.usage("orders-read", WorkloadId("wl_1"), since=START, enough=1)
+        assert together(lambda: used(store, sample_grant(entitlement="orders-refund"))) == [Usage()]
+
+
+@pytest.mark.servers
+def test_on_postgresql_open_grants_are_counted_by_their_index(url: str) -> None:
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
+        add(store, sample_grant())
+    with psycopg.connect(url) as owner:
+        owner.execute("SET enable_seqscan = off")
+        plan = owner.execute(
+            "EXPLAIN SELECT id FROM grants WHERE entitlement = 'orders-read'"
+            " AND state NOT IN ('denied', 'lapsed', 'revoked') LIMIT 3"
+        ).fetchall()
+    assert "open_grants_by_entitlement" in str(plan)

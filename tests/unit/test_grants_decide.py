@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.grants.decide import decide, granted_ttl
-from controlplane.model.decision import Allow, Decides, Deny, NeedsApproval
+from controlplane.grants.decide import decide as decide_in
+from controlplane.grants.decide import granted_ttl
+from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval
 from controlplane.model.entitlement import Entitlement, Scope
 from controlplane.model.grant import TaskId
 from controlplane.model.identity import IssuerName, VerifiedClaims
 from controlplane.model.request import GrantRequest
+from controlplane.model.situation import Situation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUBJECT = "repo:acme/support-agent:ref:refs/heads/main"
@@ -46,6 +48,12 @@ def who(subject: str = SUBJECT, **claims: Any) -> VerifiedClaims:
 def asked(**changes: Any) -> GrantRequest:
     wish: dict[str, Any] = {"entitlement": "orders-read", "task": TaskId("T-1"), "intent": "answer-question"}
     return GrantRequest(**{**wish, **changes})
+
+
+def decide(
+    wanted: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation | None = None
+) -> Decision:
+    return decide_in(wanted, who, asked, situation or Situation(at=NOW))
 
 
 def codes(decision: Allow | Deny | NeedsApproval) -> list[tuple[Decides, str]]:
@@ -84,28 +92,32 @@ def test_a_glob_stays_within_its_segment() -> None:
 
 
 def test_every_refusal_of_an_eligible_workload_is_told_at_once() -> None:
-    narrow = entitlement(context={"windows": ["Mon-Fri 07:00-19:00 Europe/Berlin"]})
+    narrow = entitlement(context={"windows": ["Mon-Fri 07:00-19:00 Europe/Berlin"], "networks": ["10.0.0.0/8"]})
     decision = decide(narrow, who(), asked(intent="drop-tables", ttl=timedelta(hours=1)))
     assert isinstance(decision, Deny)
     assert codes(decision) == [
-        (Decides.CONTEXT, "context-unchecked"),
+        (Decides.CONTEXT, "outside-window"),
+        (Decides.CONTEXT, "address-unknown"),
         (Decides.SCOPE, "unknown-intent"),
         (Decides.SCOPE, "ttl-above-maximum"),
     ]
+    assert [why.code for why in decision.passed] == ["eligible"]
+    assert not decision.over_budget
 
 
-@pytest.mark.parametrize(
-    "context",
-    [
-        {"windows": ["Mon-Fri 07:00-19:00 Europe/Berlin"]},
-        {"networks": ["10.0.0.0/8"]},
-        {"environments": ["prod"]},
-        {"max_active": {"total": 5}},
-        {"max_requests": {"per_subject": "30/h"}},
-    ],
-)
-def test_a_condition_that_cannot_be_checked_yet_denies(context: dict[str, Any]) -> None:
-    assert codes(decide(entitlement(context=context), who(), asked())) == [(Decides.CONTEXT, "context-unchecked")]
+def test_p12_a_stranger_learns_nothing_of_the_context_either() -> None:
+    stranger = who("repo:evil/fork:ref:refs/heads/main")
+    narrow = entitlement(context={"windows": ["Mon 07:00-07:01 UTC"], "max_active": {"total": 1}})
+    decision = decide(narrow, stranger, asked())
+    assert decision == decide(None, stranger, asked())
+    assert isinstance(decision, Deny)
+    assert decision.passed == ()
+
+
+def test_a_refusal_also_says_what_passed() -> None:
+    decision = decide(entitlement(), who(), asked(intent="drop-tables"))
+    assert isinstance(decision, Deny)
+    assert [why.code for why in decision.passed] == ["eligible", "in-context"]
 
 
 def test_what_needs_approval_waits_and_says_for_whom() -> None:

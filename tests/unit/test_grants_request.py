@@ -39,7 +39,7 @@ def plane() -> FakePlane:
         (AGENT, {"intent": "drop-tables"}, {}, [(Decides.SCOPE, "unknown-intent")]),
         (AGENT, {"ttl": timedelta(hours=1)}, {}, [(Decides.SCOPE, "ttl-above-maximum")]),
         (AGENT, {"ttl": timedelta(seconds=1)}, {}, [(Decides.SCOPE, "ttl-below-minimum")]),
-        (AGENT, {}, {"context": {"networks": ["10.0.0.0/8"]}}, [(Decides.CONTEXT, "context-unchecked")]),
+        (AGENT, {}, {"context": {"networks": ["10.0.0.0/8"]}}, [(Decides.CONTEXT, "address-unknown")]),
         (AGENT, {"intent": "drop-tables"}, APPROVED_FIRST, [(Decides.SCOPE, "unknown-intent")]),
     ],
 )

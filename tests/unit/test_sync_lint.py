@@ -105,9 +105,10 @@ def test_an_exception_that_nothing_needs_is_a_warning(tmp_path: Path) -> None:
     assert rules(found) == [("unneeded-exception", 12, Severity.WARNING)]
 
 
-def test_a_condition_that_denies_everybody_is_a_warning(tmp_path: Path) -> None:
-    found = linted(tmp_path, SOUND.replace("max: 15m}", "max: 15m}\ncontext: {networks: [10.0.0.0/8]}"))
-    assert rules(found) == [("context-unchecked", 11, Severity.WARNING)]
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "'::/0'"])
+def test_a_network_that_keeps_nobody_out_is_a_warning(tmp_path: Path, network: str) -> None:
+    found = linted(tmp_path, SOUND.replace("max: 15m}", f"max: 15m}}\ncontext: {{networks: [10.0.0.0/8, {network}]}}"))
+    assert rules(found) == [("network-of-everybody", 11, Severity.WARNING)]
 
 
 def test_the_shipped_tiers_are_the_built_in_ones() -> None:

@@ -1,0 +1,43 @@
+"""A decision over HTTP: every yes and every no, in the order in which they are decided."""
+
+import math
+from http import HTTPStatus
+
+from controlplane.model.canonical import JsonValue
+from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
+
+
+def explained(decision: Decision) -> dict[str, JsonValue]:
+    """`says` is yes, no or wait; `status` is what a request would be answered with; `retry_after` is in seconds."""
+    wait = decision.retry_after if isinstance(decision, Deny) else None
+    order = list(Decides)
+    return {
+        "dry_run": True,
+        "decision": decision.outcome,
+        "status": int(_status(decision)),
+        "retry_after": None if wait is None else math.ceil(wait.total_seconds()),
+        "reasons": [
+            {"decision": why.decision, "says": says, "code": why.code, "detail": why.detail}
+            for why, says in sorted(_said(decision), key=lambda said: order.index(said[0].decision))
+        ],
+    }
+
+
+def _said(decision: Decision) -> list[tuple[Reason, str]]:
+    match decision:
+        case Allow():
+            return [(why, "yes") for why in decision.reasons]
+        case NeedsApproval():
+            return [(why, "wait" if why.decision is Decides.APPROVAL else "yes") for why in decision.reasons]
+        case Deny():
+            return [(why, "yes") for why in decision.passed] + [(why, "no") for why in decision.reasons]
+
+
+def _status(decision: Decision) -> HTTPStatus:
+    match decision:
+        case Allow():
+            return HTTPStatus.CREATED
+        case NeedsApproval():
+            return HTTPStatus.ACCEPTED
+        case Deny():
+            return HTTPStatus.TOO_MANY_REQUESTS if decision.over_budget else HTTPStatus.FORBIDDEN

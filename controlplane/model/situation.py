@@ -1,0 +1,34 @@
+"""The situation of a request: all that a decision looks at besides who asks and what for."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.model.network import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a budget has been spent on, of one entitlement, counted by the store up to a limit that the asker names.
+
+    `active_of_subject` and `active` are grants that have not ended: what waits for approval keeps its place.
+    `requested` are grants that the subject asked for in the last while, `oldest` the first instant of those.
+    """
+
+    active_of_subject: int = 0
+    active: int = 0
+    requested: int = 0
+    oldest: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """When, from where, in which environment, and what was used up before.
+
+    `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
+    None where nothing was counted. A condition on what is None does not hold.
+    """
+
+    at: datetime
+    address: Address | None = None
+    environment: str | None = None
+    usage: Usage | None = None
