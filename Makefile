@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test check docs bench lock clean
+.PHONY: help env demo test check docs bench bench-decide lock clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(READY) ## Make the environment in .venv
 
@@ -43,6 +43,9 @@ check: $(READY) ## Run the gates: ruff, basedpyright strict, import contracts, d
 
 bench: $(READY) ## Measure a grant against the bare server, in one run (not a test)
 	@$(BIN)/python -m benchmarks.grant
+
+bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitlements loaded
+	@$(BIN)/python -m benchmarks.decide
 
 lock: ## Renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \

@@ -29,6 +29,7 @@ def write_configuration(
     keys = home.part("keys")
     document: dict[str, Any] = {
         "roles": str(roles_directory(project)),
+        "environment": "dev",
         "api": {"host": loopback.HOST, "port": home.known_port("serve")},
         "store": {"url": f"sqlite:///{home.directory / 'shorthold.db'}"},
         "keys": {"directory": str(keys)},

@@ -5,13 +5,13 @@ work in Vault, or would mean something else there, no exception allows.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Glob, Risk
+from controlplane.model.entitlement import Delivery, Glob, Revocability, Risk
 from controlplane.model.plan import Layout
 from controlplane.sync.document import Path
 from controlplane.sync.load import Source
@@ -26,6 +26,8 @@ class Surroundings:
 
     tiers: Tiers
     layout: Layout
+    revocability: Mapping[str, Revocability]
+    """Of each engine, by its word."""
     today: date
 
 
@@ -97,6 +99,32 @@ def _approval_below_tier(source: Source, around: Surroundings) -> Iterator[Findi
         )
 
 
+def _delivery_above_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk = source.entitlement.risk
+    if source.entitlement.delivery is Delivery.INLINE and not around.tiers.of(risk).inline:
+        yield ("delivery",), f"tier {risk} hands out no credential inline: leave delivery out, so that it is wrapped"
+
+
+def _heartbeat_above_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk, beat = source.entitlement.risk, source.entitlement.heartbeat
+    longest = around.tiers.of(risk).heartbeat
+    if longest is not None and (beat is None or beat > longest):
+        where = ("risk",) if beat is None else ("heartbeat",)
+        yield where, f"tier {risk} needs a heartbeat at least every {format_duration(longest)}"
+
+
+def _revocability_below_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk, strongest_first = source.entitlement.risk, list(Revocability)
+    weakest = around.tiers.of(risk).revocability
+    for place, scope in enumerate(source.entitlement.scopes):
+        has = around.revocability[scope.engine]
+        if strongest_first.index(has) > strongest_first.index(weakest):
+            yield (
+                ("scopes", place, "engine"),
+                f"tier {risk} needs credentials that are {weakest}, and those of {scope.engine} are only {has}",
+            )
+
+
 def _glob_too_wide(source: Source, around: Surroundings) -> Iterator[Finding]:
     """A pattern that leaves a whole segment open admits workloads that nobody has thought of."""
     del around
@@ -153,6 +181,9 @@ FIRM: Final[dict[str, Rule]] = {
 POLICY: Final[dict[str, Rule]] = {
     "ttl-above-tier": _ttl_above_tier,
     "approval-below-tier": _approval_below_tier,
+    "delivery-above-tier": _delivery_above_tier,
+    "heartbeat-above-tier": _heartbeat_above_tier,
+    "revocability-below-tier": _revocability_below_tier,
     "glob-too-wide": _glob_too_wide,
 }
 """Rules that an exception lifts until it expires."""

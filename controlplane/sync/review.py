@@ -47,7 +47,12 @@ def review(directory: Path, layout: Layout, engines: Mapping[str, Engine], *, to
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """
-    around = Surroundings(tiers=load_tiers(directory), layout=layout, today=today)
+    around = Surroundings(
+        tiers=load_tiers(directory),
+        layout=layout,
+        revocability={word: engine.revocability for word, engine in engines.items()},
+        today=today,
+    )
     loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     problems = list(loaded.problems)
     sound: list[Compiled] = []

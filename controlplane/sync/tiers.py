@@ -1,4 +1,4 @@
-"""Risk tiers (`tiers.toml` beside the entitlements): how long a grant of each may live, and who must agree."""
+"""Risk tiers (`tiers.toml` beside the entitlements): how long a grant lives, who must agree, how it ends."""
 
 import tomllib
 from datetime import timedelta
@@ -7,19 +7,26 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from controlplane.model.duration import Duration
-from controlplane.model.entitlement import MAX_TTL, Risk
+from controlplane.model.entitlement import MAX_TTL, Revocability, Risk
 from controlplane.model.errors import ConfigurationError
 
 FILE = "tiers.toml"
 
 
 class Tier(BaseModel):
-    """The ceilings of one tier."""
+    """The ceilings of one tier.
+
+    `inline` is whether a credential may stand in the answer itself; `heartbeat`, where it is set, is required and at
+    most this long; `revocability` is the weakest class that an engine may have.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     max_ttl: Duration = Field(le=MAX_TTL)
     quorum: int = Field(ge=0, le=10)
+    inline: bool = True
+    heartbeat: Duration | None = None
+    revocability: Revocability = Field(default=Revocability.EXPIRING, strict=False)
 
 
 class Tiers(BaseModel):
@@ -28,8 +35,8 @@ class Tiers(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: Tier = Tier(max_ttl=timedelta(hours=1), quorum=0)
-    medium: Tier = Tier(max_ttl=timedelta(minutes=30), quorum=0)
-    high: Tier = Tier(max_ttl=timedelta(minutes=15), quorum=1)
+    medium: Tier = Tier(max_ttl=timedelta(minutes=30), quorum=0, revocability=Revocability.RECALLABLE)
+    high: Tier = Tier(max_ttl=timedelta(minutes=15), quorum=1, inline=False, revocability=Revocability.PROVABLE)
 
     def of(self, risk: Risk) -> Tier:
         """The tier of that risk."""

@@ -21,11 +21,10 @@ HIGH: dict[str, Any] = {"risk": "high", "approval": {"quorum": 1, "from": ["grou
 AGENTS: dict[str, Any] = {"eligibility": [{"issuer": "dev", "subject": {"glob": "agent-*"}}]}
 
 
-def explain(
-    plane: FakePlane, who: VerifiedClaims | None = None, *, address: str = "10.0.0.1", **asked: Any
-) -> Decision:
+def explain(plane: FakePlane, who: VerifiedClaims | None = None, **asked: Any) -> Decision:
     wish: dict[str, Any] = {"entitlement": "orders-read", "intent": "answer-question", **asked}
-    return plane.explain(who or plane.agent(), GrantRequest(task=TaskId("T-1"), **wish), address=ip_address("10.0.0.1"))
+    wanted = GrantRequest(task=TaskId("T-1"), **wish)
+    return plane.explain(who or plane.agent(), wanted, address=ip_address("10.0.0.1"))
 
 
 def says(decision: Decision) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.engines import scope_models
+from controlplane.engines import engines, scope_models
+from controlplane.model.entitlement import Revocability, Risk
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
 from controlplane.sync.lint import FIRM, POLICY, Surroundings, lint
@@ -16,7 +17,12 @@ from controlplane.sync.tiers import FILE, Tier, Tiers
 from controlplane.sync.tiers import load as load_tiers
 from controlplane.testing.entitlements import LAYOUT
 
-AROUND = Surroundings(tiers=Tiers(), layout=LAYOUT, today=date(2026, 1, 5))
+AROUND = Surroundings(
+    tiers=Tiers(),
+    layout=LAYOUT,
+    revocability={word: engine.revocability for word, engine in engines().items()},
+    today=date(2026, 1, 5),
+)
 ROLES = Path(__file__).parents[2] / "roles"
 SOUND = """\
 entitlement: orders-read
@@ -61,6 +67,8 @@ def test_a_sound_entitlement_has_nothing(tmp_path: Path) -> None:
          "glob-too-wide", 8),
         ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", '"agent"': "{glob: '*:acme/x'}"},
          "glob-too-wide", 8),
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", "max: 15m}": "max: 15m}\ndelivery: inline"},
+         "delivery-above-tier", 12),
         ({"max: 15m}": "max: 15m}\nexceptions:\n  - {rule: made-up, owner: x, reason: y, expires: 2026-02-01}"},
          "unknown-rule", 12),
         ({"max: 15m}": "max: 2h}\nexceptions:\n  - {rule: ttl-above-tier, owner: x, reason: y, expires: 2026-01-04}"},
@@ -78,6 +86,45 @@ def test_a_rule_finds_what_it_is_for(tmp_path: Path, edits: dict[str, str], rule
 def test_an_engine_without_a_mount_is_an_error(tmp_path: Path) -> None:
     around = replace(AROUND, layout=Layout(mounts={"pki": "pki"}))
     assert rules(linted(tmp_path, SOUND, around)) == [("unknown-mount", 9, Severity.ERROR)]
+
+
+BEATING = replace(AROUND, tiers=Tiers(low=Tier(max_ttl=timedelta(hours=1), quorum=0, heartbeat=timedelta(minutes=1))))
+
+
+@pytest.mark.parametrize(("beat", "line"), [("", 5), ("heartbeat: 61s\n", 11)])
+def test_c16_a_tier_can_need_a_heartbeat_and_how_often(tmp_path: Path, beat: str, line: int) -> None:
+    assert rules(linted(tmp_path, SOUND + beat, BEATING)) == [("heartbeat-above-tier", line, Severity.ERROR)]
+    assert linted(tmp_path, SOUND + "heartbeat: 60s\n", BEATING) == ()
+    assert linted(tmp_path, SOUND) == ()
+
+
+@pytest.mark.parametrize("risk", list(Risk))
+@pytest.mark.parametrize("has", list(Revocability))
+def test_c16_a_tier_has_a_weakest_class_of_revocability(tmp_path: Path, risk: Risk, has: Revocability) -> None:
+    around = replace(AROUND, revocability={"database": has})
+    text = SOUND.replace("risk: low", f"risk: {risk}\napproval: {{quorum: 1, from: [x]}}")
+    allowed = {Risk.LOW: set(Revocability), Risk.MEDIUM: {Revocability.PROVABLE, Revocability.RECALLABLE}}
+    expected = [] if has in allowed.get(risk, {Revocability.PROVABLE}) else ["revocability-below-tier"]
+    assert [problem.rule for problem in linted(tmp_path, text, around)] == expected
+
+
+@pytest.mark.parametrize("rule", ["delivery-above-tier", "heartbeat-above-tier", "revocability-below-tier"])
+def test_c28_what_exceeds_its_tier_needs_an_exception_with_owner_reason_and_date(tmp_path: Path, rule: str) -> None:
+    tier = Tier(
+        max_ttl=timedelta(hours=1),
+        quorum=0,
+        inline=rule != "delivery-above-tier",
+        heartbeat=timedelta(minutes=1) if rule == "heartbeat-above-tier" else None,
+        revocability=Revocability.PROVABLE,
+    )
+    has = Revocability.EXPIRING if rule == "revocability-below-tier" else Revocability.PROVABLE
+    around = replace(AROUND, tiers=Tiers(low=tier), revocability={"database": has})
+    text = SOUND + "delivery: inline\n"
+    assert [problem.rule for problem in linted(tmp_path, text, around)] == [rule]
+    excepted = text + f"exceptions:\n  - {{rule: {rule}, owner: x, reason: y, expires: 2026-01-05}}\n"
+    assert linted(tmp_path, excepted, around) == ()
+    late = replace(around, today=date(2026, 1, 6))
+    assert {problem.rule for problem in linted(tmp_path, excepted, late)} == {rule, "expired-exception"}
 
 
 def test_at_tier_high_a_glob_may_end_open_but_not_be_open(tmp_path: Path) -> None:
@@ -124,7 +171,16 @@ def test_tiers_come_from_their_file_where_there_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['[low]\nmax_ttl = "9h"\nquorum = 0', "[low]\nmax_ttl = 600\nquorum = 0", "[lowest]\n", "[low", "\udcff"]
+    "text",
+    [
+        '[low]\nmax_ttl = "9h"\nquorum = 0',
+        '[low]\nmax_ttl = "1h"\nquorum = 0\nrevocability = "perhaps"',
+        '[low]\nmax_ttl = "1h"\nquorum = 0\ninline = "no"',
+        "[low]\nmax_ttl = 600\nquorum = 0",
+        "[lowest]\n",
+        "[low",
+        "\udcff",
+    ],
 )
 def test_tiers_that_cannot_be_understood_stop_everything(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_bytes(text.encode(errors="surrogateescape"))
