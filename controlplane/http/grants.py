@@ -67,7 +67,6 @@ def request_grant(
     if delivered.grant.state is State.PENDING:
         response.status_code = 202
     response.headers["Location"] = f"/v1/grants/{delivered.grant.id}"
-    response.headers["Cache-Control"] = "no-store"
     return _delivered(delivered)
 
 
