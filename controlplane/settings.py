@@ -69,6 +69,8 @@ class VaultSettings(_Section):
     timeout: Duration = timedelta(seconds=10)
     max_request_duration: Duration = timedelta(seconds=90)
     """The server's own limit; an effect cannot appear later than this after its request."""
+    issuing_within: Duration = timedelta(seconds=30)
+    """How long issuing one grant may take; the worker ends one that is still `issuing` then."""
     prefix: Annotated[str, Field(pattern=rf"^[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}$")] = "sh"
     auth_mount: Mount = "shorthold"
     audience: str = "shorthold-tasks"
@@ -124,6 +126,8 @@ class WorkerSettings(_Section):
 
     tick: Duration = timedelta(seconds=1)
     threads: int = Field(default=4, ge=1, le=64)
+    hold: Duration = timedelta(seconds=60)
+    """How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
 
 
 class Settings(BaseSettings):

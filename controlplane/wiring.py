@@ -41,8 +41,6 @@ from controlplane.world import RandomIds, SystemClock
 
 TASK_KEY = "task.pem"
 _JWKS_TIMEOUT = timedelta(seconds=5)
-ISSUING_WITHIN = timedelta(seconds=30)
-"""How long issuing may take; a grant that is still `issuing` then is ended by the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +107,7 @@ def wire(settings: Settings) -> ControlPlane:
         reap=ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
+        hold=settings.worker.hold,
     )
     entitlements = Catalog(settings.roles, layout, clock)
     issue = IssueGrant(
@@ -130,8 +129,8 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         issue=issue,
-        issuing_within=ISSUING_WITHIN,
-        settling=ISSUING_WITHIN + settings.vault.timeout + settings.vault.max_request_duration,
+        issuing_within=settings.vault.issuing_within,
+        settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
     return ControlPlane(
         identify=Identify(issuers=TrustedIssuers(map(_issuer, settings.issuers), clock), store=store, record=record),

@@ -131,7 +131,12 @@ class FakePlane:
         )
         self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
         self.worker = Worker(
-            store=self.store, clock=self.clock, reap=self.reap, tick=timedelta(milliseconds=20), threads=2
+            store=self.store,
+            clock=self.clock,
+            reap=self.reap,
+            tick=timedelta(milliseconds=20),
+            threads=2,
+            hold=timedelta(seconds=60),
         )
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:

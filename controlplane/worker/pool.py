@@ -13,9 +13,6 @@ from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import Grant
 from controlplane.ports import Clock, Store
 
-_HOLD = timedelta(seconds=60)
-"""How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
-
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -29,9 +26,16 @@ class Worker:
     """Runs `reap` on every due grant. Every replica has one; the store sees to it that no two get the same grant."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, reap: Callable[[Grant], Grant], tick: timedelta, threads: int
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        reap: Callable[[Grant], Grant],
+        tick: timedelta,
+        threads: int,
+        hold: timedelta,
     ) -> None:
-        self._store, self._clock, self._reap, self._tick, self._threads = store, clock, reap, tick, threads
+        self._store, self._clock, self._reap, self._tick, self._hold = store, clock, reap, tick, hold
         self._due = threading.Event()
         self._stopping = threading.Event()
         self._free = threading.Semaphore(threads)
@@ -81,7 +85,7 @@ class Worker:
             return False
         claimed: list[Grant] = []
         try:
-            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=_HOLD))
+            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=self._hold))
         finally:
             if not claimed:
                 self._free.release()

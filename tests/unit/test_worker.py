@@ -219,7 +219,7 @@ class _Failing(FakeStore):
 
 
 def _worker(store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, tick: timedelta, threads: int) -> Worker:
-    return Worker(store=store, clock=clock, reap=reap, tick=tick, threads=threads)
+    return Worker(store=store, clock=clock, reap=reap, tick=tick, threads=threads, hold=timedelta(minutes=1))
 
 
 @contextmanager
