@@ -23,7 +23,6 @@ from controlplane.dev.home import kept_password, write_private
 from controlplane.dev.issuer import mint, nested
 from controlplane.dev.outside import Target, server_of
 from controlplane.dev.process import until
-from controlplane.dev.shipped import shipped
 from controlplane.dev.unseal import Unsealing
 from controlplane.keys import audit
 from controlplane.keys.files import load, load_or_create
@@ -50,12 +49,13 @@ class Compose:
 
     `database` holds PostgreSQL's superuser password, which PostgreSQL reads too; `operator` what nobody but these
     one-shots may see: unseal and bootstrap keys, the keys of sync, responder and demo issuer; `keys` what the running
-    control plane holds: its signing keys and the issuer's public key set.
+    control plane holds: its signing keys and the issuer's public key set. `roles` are the entitlements to be synced.
     """
 
     database: Path
     operator: Path
     keys: Path
+    roles: Path
     vault: VaultSettings
     postgres_host: str
     postgres_port: int = 5432
@@ -92,7 +92,7 @@ class Compose:
             self._fill(client, Trust(**{f"{name}_key_pem": pem for name, pem in public.items()}))
         finally:
             client.close()
-        changes = synchronise(shipped("roles"), self.vault, _LAYOUT, self.operator / "sync.pem")
+        changes = synchronise(self.roles, self.vault, _LAYOUT, self.operator / "sync.pem")
         _say(f"Synced the entitlements: {changes} changes in Vault.")
 
     def token(self, subject: str, claims: Sequence[str]) -> Secret:
@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--database", type=Path, default=Path("/run/shorthold/database"))
     parser.add_argument("--operator", type=Path, default=Path("/run/shorthold/operator"))
     parser.add_argument("--keys", type=Path, default=Path("/run/shorthold/keys"))
+    parser.add_argument("--roles", type=Path, default=Path("/etc/shorthold/roles"))
     parser.add_argument("--vault", default="http://vault:8200")
     parser.add_argument("--postgres", default="postgres:5432")
     steps = parser.add_subparsers(dest="step", required=True)
@@ -157,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database=wanted.database,
         operator=wanted.operator,
         keys=wanted.keys,
+        roles=wanted.roles,
         vault=VaultSettings(addr=wanted.vault, max_request_duration=_LIMIT),
         postgres_host=host,
         postgres_port=int(port),

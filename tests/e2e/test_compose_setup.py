@@ -3,11 +3,15 @@
 import json
 import os
 import stat
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from controlplane.dev import compose, loopback
 from controlplane.dev.compose import ISSUER_URL, Compose
@@ -23,6 +27,8 @@ from controlplane.issuers.trusted import TrustedIssuers
 from controlplane.keys.files import generate, load
 from controlplane.model.errors import LocalServerError, VaultRefusedError
 from controlplane.model.identity import IssuerName
+from controlplane.model.secret import Secret
+from controlplane.sdk.client import Shorthold
 from controlplane.settings import VaultSettings, bao_program
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.session import JwtSession
@@ -104,7 +110,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         server.start()
         (volumes["database"] / "superuser.password").write_text(postgres.password.reveal(), encoding="utf-8")
         vault = VaultSettings(addr=server.addr)
-        compose = Compose(vault=vault, postgres_host=loopback.HOST, postgres_port=postgres.port, **volumes)
+        compose = Compose(
+            roles=shipped("roles"), vault=vault, postgres_host=loopback.HOST, postgres_port=postgres.port, **volumes
+        )
         compose.setup()
         yield Stack(server=server, compose=compose)
     finally:
@@ -161,6 +169,53 @@ def test_a_server_that_was_restarted_is_opened_again_and_nothing_else_is_left_to
     session = broker(stack)
     assert session().reveal()
     session.close()
+
+
+@pytest.fixture
+def control_plane(stack: Stack, tmp_path: Path) -> Generator[str]:
+    """A control plane with the configuration of the compose file, but for addresses and paths; where it listens."""
+    port = loopback.free_port(but=set())
+    configuration = (shipped("vault-config") / "docker" / "shorthold.toml").read_text(encoding="utf-8")
+    for there, here in (
+        ("/etc/shorthold/roles", str(stack.compose.roles)),
+        ('"0.0.0.0"', f'"{loopback.HOST}"'),
+        ("port = 8700", f"port = {port}"),
+        ("/var/lib/shorthold", str(tmp_path)),
+        ("/run/shorthold/keys", str(stack.compose.keys)),
+        ("http://vault:8200", stack.server.addr),
+        ('"postgres"', f'"{loopback.HOST}"\nport = {stack.compose.postgres_port}'),
+    ):
+        assert there in configuration
+        configuration = configuration.replace(there, here)
+    (tmp_path / "shorthold.toml").write_text(configuration, encoding="utf-8")
+    serve = Process(name="serve", directory=tmp_path)
+    environment = {"SHORTHOLD_CONFIG": str(tmp_path / "shorthold.toml")}
+    serve.start([sys.executable, "-m", "controlplane", "serve"], cwd=tmp_path, environment=environment)
+    try:
+        serve.wait(lambda: loopback.ask(port, "GET", "/readyz")[0] == 200, timedelta(seconds=60))
+        yield f"http://{loopback.HOST}:{port}"
+    finally:
+        serve.stop()
+
+
+def test_the_control_plane_of_the_compose_file_grants_and_proves_the_end(stack: Stack, control_plane: str) -> None:
+    agent = "repo:acme/support-agent:ref:refs/heads/main"
+    with Shorthold(control_plane, lambda: stack.compose.token(agent, [])) as client:
+        answer = client.request({"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"})
+        fields = client.unwrap(stack.server.addr, Secret(answer["wrapping_token"]))["orders"]
+        login = make_conninfo(
+            host=loopback.HOST,
+            port=stack.compose.postgres_port,
+            dbname="orders",
+            user=fields["username"].reveal(),
+            password=fields["password"].reveal(),
+        )
+        with psycopg.connect(login) as database:
+            assert database.execute("SELECT count(*) FROM sales.orders").fetchone() != (0,)
+        grant = client.finish(answer["grant"]["id"], wait="30s")["grant"]
+        assert (grant["state"], grant["receipt"]["ended"][0]["verified"]) == ("revoked", True)
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(login)
 
 
 def test_the_demo_issuers_tokens_verify_against_the_key_set_that_the_control_plane_gets(stack: Stack) -> None:
