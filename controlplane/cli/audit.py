@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("seq", "at", "kind", "grant", "what")
 _PAUSE = 0.5
 """Seconds between two looks of `tail --follow`."""
+_MOST = 1_000_000
+"""Events that `tail` shows at most: it has them all in memory, and `export` has not."""
 _LONG = 20_000
 """Records from which on verifying takes long enough to show how far it is."""
 
@@ -49,7 +52,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(0), help="How many events.")
+@click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(0, _MOST), help="How many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
 @click.option("--grant", help="Only events of this grant.")
 @_store_option
@@ -192,12 +195,19 @@ def _noting(links: "Iterable[Link | Unreadable]", bad: "list[Unreadable]") -> "G
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:
-    draft = out.with_name(f".{out.name}.part")
+    """A file is whole or as it was; a device or a pipe is written to and never replaced."""
+    target = out.resolve()
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(lines)
-        draft.replace(out)  # whole or not at all
+        if target.exists() and not target.is_file():
+            with os.fdopen(os.open(target, os.O_WRONLY), "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """`shorthold audit` as a person or a script uses it."""
 
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -179,6 +180,34 @@ def test_export_to_a_file_is_whole_and_its_owners_only(shell: Shell, home: Path)
     assert status == 1
     assert "cannot be written" in err
     assert not list(home.glob(".*part"))
+
+
+def test_export_to_a_pipe_or_a_device_writes_to_it_and_leaves_it_what_it_is(shell: Shell, home: Path) -> None:
+    os.mkfifo(home / "pipe")
+    reader = os.open(home / "pipe", os.O_RDWR)  # both ends, so that nobody waits for the other
+    try:
+        assert shell("audit", "export", "--out", "pipe")[0] == 0
+        assert stat.S_ISFIFO((home / "pipe").lstat().st_mode)
+        assert len(os.read(reader, 65_536).splitlines()) == 5
+    finally:
+        os.close(reader)
+
+
+def test_export_writes_through_a_link_and_follows_no_draft_that_somebody_laid(shell: Shell, home: Path) -> None:
+    (home / "victim").write_text("untouched")
+    (home / ".log.jsonl.part").symlink_to(home / "victim")
+    (home / "link").symlink_to(home / "log.jsonl")
+    assert shell("audit", "export", "--out", "link")[0] == 0
+    assert (home / "link").is_symlink()
+    assert len((home / "log.jsonl").read_text().splitlines()) == 5
+    assert shell("audit", "export", "--out", "log.jsonl")[0] == 0
+    assert (home / "victim").read_text() == "untouched"
+
+
+def test_more_lines_than_anybody_can_read_are_wrong_use(shell: Shell) -> None:
+    status, out, err = shell("audit", "tail", "-n", "99999999999999999999")
+    assert (status, out) == (1, "")
+    assert "range" in err
 
 
 def test_tail_follows_what_a_control_plane_writes(home: Path) -> None:
