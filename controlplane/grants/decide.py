@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Context, Entitlement
+from controlplane.model.entitlement import Entitlement
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 
@@ -25,7 +25,7 @@ def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantReq
     """
     if entitlement is None or not any(entry.admits(who) for entry in entitlement.eligibility):
         return Deny(reasons=(_not_eligible(who, asked),))
-    noes = (*_context(entitlement.context), *_scope(entitlement, asked))
+    noes = (*_context(entitlement), *_scope(entitlement, asked))
     if noes:
         return Deny(reasons=noes)
     yes = (
@@ -58,13 +58,14 @@ def _not_eligible(who: VerifiedClaims, asked: GrantRequest) -> Reason:
     )
 
 
-def _context(context: Context) -> Iterator[Reason]:
+def _context(entitlement: Entitlement) -> Iterator[Reason]:
     # Fail closed: a condition that this release cannot check yet is a condition that does not hold.
-    for condition in sorted(context.model_fields_set):
+    conditions = [f"context.{name}" for name in sorted(entitlement.context.model_fields_set)]
+    for condition in [*conditions, *(["heartbeat"] if entitlement.heartbeat else [])]:
         yield Reason(
             decision=Decides.CONTEXT,
             code="context-unchecked",
-            detail=f"context.{condition} cannot be checked by this release, so it counts as broken",
+            detail=f"{condition} cannot be checked by this release, so it counts as broken",
         )
 
 

@@ -95,7 +95,9 @@ class FakePlane:
         logins = cast("Logins", _Watched("logins", self.vault.logins, self))
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
         record = Record(clock=self.clock, ids=self.ids)
-        self.identify = Identify(issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record)
+        self.identify = Identify(
+            clock=self.clock, issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record
+        )
         self.issue = IssueGrant(
             clock=self.clock,
             record=record,
@@ -163,7 +165,10 @@ class FakePlane:
 
     def work(self) -> None:
         """What the worker does at this instant, in this thread."""
-        for grant in self.store.claim_due(self.clock.now(), limit=_MANY, hold=timedelta(seconds=60)):
+        now, hold = self.clock.now(), timedelta(seconds=60)
+        first = self.store.claim_due(now, limit=_MANY, hold=hold)
+        again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)
+        for grant in (*first, *again):
             try:
                 self.reap(grant)
             finally:

@@ -23,7 +23,11 @@ class _Scheduler(Protocol):
 
 
 class Worker:
-    """Runs `reap` on every due grant. Every replica has one; the store sees to it that no two get the same grant."""
+    """Runs `reap` on every due grant. Every replica has one; the store sees to it that no two get the same grant.
+
+    What is tried for the first time and what has resisted before have threads of their own, so that targets which
+    do not answer never keep a grant that ends now waiting.
+    """
 
     def __init__(
         self,
@@ -35,12 +39,8 @@ class Worker:
         threads: int,
         hold: timedelta,
     ) -> None:
-        self._store, self._clock, self._reap, self._tick, self._hold = store, clock, reap, tick, hold
-        self._due = threading.Event()
-        self._stopping = threading.Event()
-        self._free = threading.Semaphore(threads)
-        self._dispatcher = threading.Thread(target=self._dispatch, name="shorthold-worker", daemon=True)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shorthold-reap")
+        self._tick = tick
+        self._lanes = [_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True)]
         # In memory only: a persistent job store would run every job once per replica (APScheduler docs, FAQ).
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = cast("_Scheduler", BackgroundScheduler(job_defaults=defaults, timezone="UTC"))
@@ -49,18 +49,49 @@ class Worker:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self.wake, "interval", seconds=self._tick.total_seconds())
         self._scheduler.start()
-        self._dispatcher.start()
-        self.wake()
+        for lane in self._lanes:
+            lane.start()
 
     def wake(self) -> None:
         """Look at once for what is due. Never blocks."""
-        self._due.set()
+        for lane in self._lanes:
+            lane.wake()
 
     def stop(self) -> None:
         """Finish what is at hand and stop; what remains is in the store."""
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        self._scheduler.shutdown(wait=False)
+        for lane in self._lanes:
+            lane.join()
+
+
+class _Lane:
+    """One dispatcher that claims, and the threads that work on what it claimed."""
+
+    def __init__(
+        self, store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, threads: int, hold: timedelta, again: bool
+    ) -> None:
+        self._store, self._clock, self._reap, self._hold, self._again = store, clock, reap, hold, again
+        name = "shorthold-again" if again else "shorthold-first"
+        self._due = threading.Event()
+        self._stopping = threading.Event()
+        self._free = threading.Semaphore(threads)
+        self._dispatcher = threading.Thread(target=self._dispatch, name=name, daemon=True)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def start(self) -> None:
+        self._due.set()
+        self._dispatcher.start()
+
+    def wake(self) -> None:
+        self._due.set()
+
+    def ask_to_stop(self) -> None:
         self._stopping.set()
         self._due.set()
-        self._scheduler.shutdown(wait=False)
+
+    def join(self) -> None:
         self._dispatcher.join()
         self._pool.shutdown(wait=True)
 
@@ -85,7 +116,7 @@ class Worker:
             return False
         claimed: list[Grant] = []
         try:
-            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=self._hold))
+            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=self._hold, again=self._again))
         finally:
             if not claimed:
                 self._free.release()

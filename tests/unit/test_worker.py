@@ -211,11 +211,11 @@ class _Failing(FakeStore):
         self.failed = 0
 
     @override
-    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         if self.error is not None:
             self.failed += 1
             raise self.error
-        return super().claim_due(now, limit=limit, hold=hold)
+        return super().claim_due(now, limit=limit, hold=hold, again=again)
 
 
 def _worker(store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, tick: timedelta, threads: int) -> Worker:
