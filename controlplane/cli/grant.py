@@ -212,9 +212,10 @@ def _summary(answer: dict[str, Any]) -> dict[str, Any]:
     for lease in answer.get("leases", ()):
         flat[f"lease {lease['scope']}"] = lease["principal"]
     receipt: dict[str, Any] = told.get("receipt") or {}
-    for end in receipt.get("ended", ()):
+    for number, end in enumerate(receipt.get("ended", ()), 1):
         proof = "verified gone" if end["verified"] else "NOT verified"
-        flat[f"{proof} {end['principal']}"] = f"{end['evidence']} ({end['method']})"
+        whose = "" if end["principal"] in end["evidence"] else f"{end['principal']}: "
+        flat[proof if number == 1 else f"{proof} ({number})"] = f"{whose}{end['evidence']} ({end['method']})"
     for scope, fields in answer.get("credentials", {}).items():
         flat |= {f"{scope}.{name}": value for name, value in fields.items()}
     if token := answer.get("wrapping_token"):

@@ -52,19 +52,17 @@ def instant(text: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD if columns else None, show_header=bool(columns), show_edge=False, pad_edge=False)
+    table = Table(box=None, show_header=bool(columns), header_style="", pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns or ("", ""):
-        # What is named by the first column has to be copied whole; the last one gives way.
-        table.add_column(name, overflow="fold", no_wrap=name in {columns[0] if columns else "", "id", "grant"})
+        table.add_column(name, overflow="fold", no_wrap=bool(columns))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: what others wrote is never read as markup
-    # A terminal folds what is too wide for it; whatever reads a pipe gets whole lines.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    # A list is a line an item, however narrow the terminal; and whatever reads a pipe gets whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() and not columns else _WIDE)
     with console.capture() as drawn:
         console.print(table)
     for line in drawn.get().splitlines():

@@ -181,8 +181,8 @@ def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool
     if plan.empty or found.compiled or prune:
         return
     raise click.UsageError(
-        f"no entitlement is in {_directory(directory)}, so all of {_counted(len(plan.changes), 'object')} in Vault "
-        "would go: name the right directory with --roles, or give --prune if that is meant"
+        f"no entitlement is in {_directory(directory)}, so {_counted(len(plan.changes), 'object')} of ours in "
+        "Vault would go: name the right directory with --roles, or give --prune if that is meant"
     )
 
 

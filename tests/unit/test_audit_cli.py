@@ -21,6 +21,7 @@ from controlplane.stores.sql import open_store
 from controlplane.testing.store import sample_event
 
 Shell = Callable[..., tuple[int, str, str]]
+GRANTS = [GrantId("gr_" + letter * 24) for letter in "ab"]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     store = open_store(f"sqlite:///{tmp_path}/store.db", audit_key=load_or_create(tmp_path / "keys" / "audit.key"))
     for number in range(1, 6):
         with store.transaction() as tx:
-            tx.append(sample_event(number, Kind.LEASE_ISSUED, GrantId(f"gr_{number % 2}")))
+            tx.append(sample_event(number, Kind.LEASE_ISSUED, GRANTS[number % 2]))
     store.close()
     return tmp_path
 
@@ -144,8 +145,20 @@ def test_tail_shows_the_last_events_oldest_first(shell: Shell) -> None:
 
 
 def test_tail_of_one_grant_shows_only_its_events(shell: Shell) -> None:
-    found = json.loads(shell("audit", "tail", "--grant", "gr_0", "-o", "json")[1])
+    found = json.loads(shell("audit", "tail", "--grant", GRANTS[0], "-o", "json")[1])
     assert [event["seq"] for event in found] == [2, 4]
+
+
+def test_an_id_that_is_none_is_wrong_use_and_not_an_empty_answer(shell: Shell) -> None:
+    status, out, err = shell("audit", "tail", "--grant", "nope")
+    assert (status, out) == (1, "")
+    assert "no grant id" in err
+
+
+def test_a_line_of_tail_ends_where_its_words_end(shell: Shell) -> None:
+    lines = shell("audit", "tail")[1].splitlines()
+    assert len(lines) == 6
+    assert all(line == line.rstrip() and len(line) < 120 for line in lines)
 
 
 def test_l06_nothing_in_the_log_moves_a_terminal(shell: Shell, home: Path) -> None:

@@ -130,8 +130,8 @@ def test_every_lease_of_a_receipt_is_shown(server: Canned) -> None:
     receipt: JsonValue = {"verified": True, "ended": [ended("u_1"), ended("serial_2")]}
     server.answers[f"GET /v1/grants/{ID}"] = (200, {"grant": told("revoked", receipt=receipt), "leases": []})
     out = run("show", ID).stdout
-    assert re.search(r"^verified gone u_1 +no user u_1 \(self\)$", out, re.MULTILINE)
-    assert re.search(r"^verified gone serial_2 +no user serial_2 \(self\)$", out, re.MULTILINE)
+    assert re.search(r"^verified gone +no user u_1 \(self\)$", out, re.MULTILINE)
+    assert re.search(r"^verified gone \(2\) +no user serial_2 \(self\)$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("status", "code", "exits"), [(422, "invalid-request", 1), (401, "not-authenticated", 3)])

@@ -212,7 +212,7 @@ def test_an_empty_directory_empties_vault_only_if_that_is_said(
     monkeypatch.setattr("controlplane.cli.sync._vault", lambda: standing)
     result = run(*command, "--roles", str(tmp_path / "none"))
     assert result.exit_code == 2
-    assert "3 objects in Vault would go" in result.stderr
+    assert "3 objects of ours in Vault would go" in result.stderr
     assert "--prune" in result.stderr
     assert len(standing.objects) == 3
     assert run(*command, "--roles", str(tmp_path / "none"), "--prune").exit_code == 0
