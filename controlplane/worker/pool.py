@@ -10,7 +10,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from controlplane.model.errors import ControlPlaneError
-from controlplane.model.grant import Grant
+from controlplane.model.grant import TERMINAL, Grant
 from controlplane.ports import Clock, Store
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,22 +40,22 @@ class Worker:
         hold: timedelta,
     ) -> None:
         self._tick = tick
-        self._lanes = [_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True)]
+        first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
+        self._first, self._lanes = first, (first, again)
         # In memory only: a persistent job store would run every job once per replica (APScheduler docs, FAQ).
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = cast("_Scheduler", BackgroundScheduler(job_defaults=defaults, timezone="UTC"))
 
     def start(self) -> None:
         """Begin; what became due while nobody ran comes first."""
-        self._scheduler.add_job(self.wake, "interval", seconds=self._tick.total_seconds())
+        self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
         self._scheduler.start()
         for lane in self._lanes:
             lane.start()
 
     def wake(self) -> None:
-        """Look at once for what is due. Never blocks."""
-        for lane in self._lanes:
-            lane.wake()
+        """Look at once for what is due for the first time; what has resisted waits for a tick. Never blocks."""
+        self._first.wake()
 
     def stop(self) -> None:
         """Finish what is at hand and stop; what remains is in the store."""
@@ -64,6 +64,10 @@ class Worker:
         self._scheduler.shutdown(wait=False)
         for lane in self._lanes:
             lane.join()
+
+    def _look(self) -> None:
+        for lane in self._lanes:
+            lane.wake()
 
 
 class _Lane:
@@ -102,32 +106,34 @@ class _Lane:
             if self._stopping.is_set():
                 return
             try:
-                while self._claim_one():
+                while self._claim():
                     pass
             except ControlPlaneError as error:
                 log.warning("worker_cannot_claim", code=error.code, detail=error.detail)
             except Exception:
                 log.exception("worker_cannot_claim")  # whatever it was, the next tick tries again
 
-    def _claim_one(self) -> bool:
-        """Start one due grant; False when nothing is due or we are stopping."""
+    def _claim(self) -> bool:
+        """Start as many due grants as threads are free for; False when no more is due, or when we are stopping."""
         self._free.acquire()
-        if self._stopping.is_set():
-            return False
+        room = 1
+        while self._free.acquire(blocking=False):
+            room += 1
         claimed: list[Grant] = []
         try:
-            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=self._hold, again=self._again))
+            if not self._stopping.is_set():
+                claimed.extend(self._store.claim_due(self._clock.now(), limit=room, hold=self._hold, again=self._again))
         finally:
-            if not claimed:
-                self._free.release()
+            if len(claimed) < room:
+                self._free.release(room - len(claimed))
         for grant in claimed:
             self._pool.submit(self._work, grant)
-        return bool(claimed)
+        return len(claimed) == room
 
     def _work(self, grant: Grant) -> None:
         try:
-            self._reap(grant)
-            self._store.release(grant.id)
+            if self._reap(grant).state not in TERMINAL:  # nobody holds a tombstone
+                self._store.release(grant.id)
         except ControlPlaneError as error:
             # Its hold runs out by itself; that is the back-off when not even the store could be told.
             log.warning("grant_not_reaped", grant=grant.id, code=error.code, detail=error.detail)
