@@ -173,7 +173,9 @@ def _review(given: Path | None) -> tuple["Review", "Layout"]:
 
     settings = load()
     layout = settings.vault.layout
-    return review(given or settings.roles, layout, engines(), today=SystemClock().now().date()), layout
+    issuers = frozenset(issuer.name for issuer in settings.issuers) or None
+    today = SystemClock().now().date()
+    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers), layout
 
 
 def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError
+from controlplane.model.wording import worded
 
 _CODES: Final = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
@@ -54,7 +55,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 # installed for this class only
     items: Sequence[Mapping[str, object]] = error.errors()
     # What was sent stays out: it may hold what should not be echoed.
-    detail = "; ".join(f"{_place(item.get('loc'))}: {item.get('msg')}" for item in items[:20])
+    detail = "; ".join(f"{_place(item.get('loc'))}: {_why(item)}" for item in items[:20])
     return problem(InvalidRequestError(detail))
 
 
@@ -68,6 +69,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("request_failed", path=request.url.path, exc_info=error)
     return problem(ControlPlaneError("something went wrong here; the log of the control plane says what"))
+
+
+def _why(item: Mapping[str, object]) -> str:
+    context = cast("Mapping[str, object]", item.get("ctx") or {})
+    return worded(str(item.get("type")), str(item.get("msg")), context)
 
 
 def _place(loc: object) -> str:

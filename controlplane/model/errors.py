@@ -106,7 +106,7 @@ class VaultUnavailableError(ControlPlaneError):
 
     code, status, exit_status = "vault-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
     hint = (
-        "Is the server up and unsealed at BAO_ADDR or vault.addr? What a request may have made is ended by the worker."
+        "Nothing is lost: what a request may have made is ended. See that the server is up and unsealed at its address."
     )
 
 

@@ -27,6 +27,8 @@ class Surroundings:
     tiers: Tiers
     layout: Layout
     today: date
+    issuers: frozenset[str] | None = None
+    """The names of the configured issuers; None where nobody knows them."""
 
 
 Finding = tuple[Path, str]
@@ -140,6 +142,14 @@ def _context_unchecked(source: Source, around: Surroundings) -> Iterator[Finding
         yield ("context", condition), f"this release cannot check {condition}, so every request is denied"
 
 
+def _unknown_issuer(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A warning only: entitlements are reviewed where the control plane's settings are not at hand, too."""
+    for place, entry in enumerate(source.entitlement.eligibility):
+        if around.issuers is not None and entry.issuer not in around.issuers:
+            known = ", ".join(sorted(around.issuers))
+            yield ("eligibility", place, "issuer"), f"the settings have no issuer {entry.issuer}, only: {known}"
+
+
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
@@ -159,5 +169,6 @@ POLICY: Final[dict[str, Rule]] = {
 ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,
     "context-unchecked": _context_unchecked,
+    "unknown-issuer": _unknown_issuer,
 }
 """Warnings."""

@@ -75,6 +75,19 @@ def test_a_warning_is_said_and_is_no_failure(directory: Path) -> None:
     assert "warning: this release cannot check environments" in result.stdout
 
 
+def test_an_issuer_that_the_settings_do_not_have_is_a_warning_where_there_are_settings(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHORTHOLD_CONFIG", raising=False)
+    assert "unknown-issuer" not in run("lint").stdout
+    (directory.parent / "shorthold.toml").write_text(
+        '[[issuers]]\nname = "other"\nurl = "https://other.example"\naudiences = ["shorthold"]\n'
+    )
+    result = run("lint")
+    assert result.exit_code == 0
+    assert "warning: the settings have no issuer dev, only: other [unknown-issuer]" in result.stdout
+
+
 @pytest.mark.parametrize("command", ["plan", "apply"])
 def test_nothing_is_planned_or_applied_while_one_file_is_broken(directory: Path, command: str) -> None:
     """To Vault, an entitlement that is left out is one to retire. No Vault is asked: none would answer."""
