@@ -198,10 +198,11 @@ class Store(Protocol):
         """Those among `ids` that some grant holds."""
         ...
 
-    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`.
 
-        Two callers never get the same grant while its hold lasts; a hold that runs out is taken over.
+        Those that are tried for the first time, or, with `again`, those that have resisted before. Two callers
+        never get the same grant while its hold lasts; a hold that runs out is taken over.
         """
         ...
 

@@ -1,6 +1,7 @@
 """Every setting, and the only reader of the environment. Flag > environment > file > default."""
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 from typing_extensions import override
@@ -25,6 +27,11 @@ from controlplane.model.plan import MAX_PREFIX, Layout
 from controlplane.model.secret import Secret
 
 CONFIG_FILE = "shorthold.toml"
+DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
+MAX_LIFETIME = timedelta(hours=1)
+"""Of an issuer's token, where its settings say nothing else."""
+_BAO_BIN = "SHORTHOLD_BAO_BIN"
+_VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 class _Section(BaseModel):
@@ -72,6 +79,8 @@ class VaultSettings(_Section):
     timeout: Duration = timedelta(seconds=10)
     max_request_duration: Duration = timedelta(seconds=90)
     """The server's own limit; an effect cannot appear later than this after its request."""
+    issuing_within: Duration = timedelta(seconds=30)
+    """How long issuing one grant may take; the worker ends one that is still `issuing` then."""
     prefix: Annotated[str, Field(pattern=rf"^[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}$")] = "sh"
     auth_mount: Mount = "shorthold"
     audience: str = "shorthold-tasks"
@@ -94,7 +103,7 @@ class IssuerSettings(_Section):
     audiences: tuple[str, ...] = Field(min_length=1)
     algorithms: tuple[Literal["ES256", "ES384", "RS256", "EdDSA"], ...] = ("ES256",)
     leeway: Duration = timedelta(seconds=30)
-    max_lifetime: Duration = timedelta(hours=1)
+    max_lifetime: Duration = MAX_LIFETIME
     required: tuple[str, ...] = ()
     jwks_file: Path | None = None
     """A static key set instead of discovery."""
@@ -127,6 +136,8 @@ class WorkerSettings(_Section):
 
     tick: Duration = timedelta(seconds=1)
     threads: int = Field(default=4, ge=1, le=64)
+    hold: Duration = timedelta(seconds=60)
+    """How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
 
 
 class Settings(BaseSettings):
@@ -166,8 +177,16 @@ class Settings(BaseSettings):
 
 
 def config_file() -> Path:
-    """The configuration file: `SHORTHOLD_CONFIG`, or `shorthold.toml` here. It need not exist."""
-    return Path(os.environ.get("SHORTHOLD_CONFIG", CONFIG_FILE))
+    """The configuration file: `SHORTHOLD_CONFIG`, which must exist, or `shorthold.toml` here, which need not.
+
+    Raises: ConfigurationError: it is named and is not there, or it is no file.
+    """
+    named = os.environ.get("SHORTHOLD_CONFIG")
+    path = Path(named or CONFIG_FILE)
+    if not path.is_file() and (named or path.exists()):
+        what = "is not a file" if path.exists() else "does not exist"
+        raise ConfigurationError(f"{'SHORTHOLD_CONFIG names ' if named else ''}{path}, which {what}")
+    return path
 
 
 def server_environment() -> dict[str, Any]:
@@ -197,8 +216,20 @@ def target_server() -> Secret | None:
 
 def bao_program() -> Path | None:
     """`SHORTHOLD_BAO_BIN`: the `bao` program that `dev up` starts instead of the wheel's."""
-    value = os.environ.get("SHORTHOLD_BAO_BIN")
+    value = os.environ.get(_BAO_BIN)
     return Path(value) if value else None
+
+
+def dev_addresses() -> frozenset[str]:
+    """`SHORTHOLD_DEV_ADDRESSES`: the embedded servers that an evaluated `dev env` named, of any project, maybe gone."""
+    return frozenset(os.environ.get(DEV_ADDRESSES, "").split())
+
+
+def forget_environment() -> None:
+    """Take every server and setting out of this process's environment, but for `SHORTHOLD_BAO_BIN`."""
+    for name in list(os.environ):
+        if name == "DATABASE_URL" or (name.startswith(("BAO_", "VAULT_", "SHORTHOLD_")) and name != _BAO_BIN):
+            del os.environ[name]
 
 
 def _server(name: str) -> str | None:
@@ -218,6 +249,10 @@ def load(**flags: Any) -> Settings:
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise ConfigurationError(f"{config_file()} or the environment: {wrong}") from None
+    except SettingsError as error:  # its words name the variable or the field, never the value
+        raise ConfigurationError(f"the environment: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{config_file()} cannot be read: it is not UTF-8") from None
     except (OSError, TOMLDecodeError) as error:
         raise ConfigurationError(f"{config_file()} cannot be read: {error}") from None
     return settings
@@ -234,16 +269,24 @@ class Caller:
 def caller(addr: str | None = None, token_file: Path | None = None) -> Caller:
     """`SHORTHOLD_ADDR`, and `SHORTHOLD_TOKEN_FILE` (read anew at every call) or `SHORTHOLD_TOKEN`.
 
-    Raises: ConfigurationError: the token file cannot be read.
+    Raises: ConfigurationError: the token file cannot be read, or what is given is no token; without showing it.
     """
     named = token_file or (Path(value) if (value := os.environ.get("SHORTHOLD_TOKEN_FILE")) else None)
-    token = os.environ.get("SHORTHOLD_TOKEN")
-    if named is not None:
+    if named is None:
+        token = _bearer(os.environ.get("SHORTHOLD_TOKEN", ""), "SHORTHOLD_TOKEN")
+    else:
         try:
-            token = named.read_text(encoding="utf-8").strip()
+            # Any byte is read: what is no token is refused below, and not by an error that quotes it.
+            token = _bearer(named.read_text(encoding="latin-1"), f"the token file {named}")
         except OSError as error:
-            raise ConfigurationError(f"the token file cannot be read: {error}") from None
-    return Caller(
-        addr=addr or os.environ.get("SHORTHOLD_ADDR", "http://127.0.0.1:8700"),
-        token=Secret(token) if token else None,
-    )
+            raise ConfigurationError(f"the token file {named} cannot be read: {error.strerror}") from None
+        if token is None:
+            raise ConfigurationError(f"the token file {named} is empty")
+    return Caller(addr=addr or os.environ.get("SHORTHOLD_ADDR", "http://127.0.0.1:8700"), token=token)
+
+
+def _bearer(text: str, where: str) -> Secret | None:
+    token = text.strip()
+    if token and _VISIBLE.fullmatch(token) is None:
+        raise ConfigurationError(f"{where} holds no token: a token has no blanks, line breaks or other special signs")
+    return Secret(token) if token else None

@@ -23,13 +23,20 @@ from controlplane.issuers.oidc import OidcIssuer
 from controlplane.issuers.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
-from controlplane.model.errors import ConfigurationError, ControlPlaneError, TargetUnavailableError
+from controlplane.model.canonical import JsonObject
+from controlplane.model.errors import (
+    ConfigurationError,
+    ControlPlaneError,
+    TargetUnavailableError,
+    VaultUnavailableError,
+)
 from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import IssuerSettings, Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.client import VaultClient, part
@@ -43,9 +50,8 @@ from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock
 
 TASK_KEY = "task.pem"
+_LOOK = timedelta(seconds=2)
 _JWKS_TIMEOUT = timedelta(seconds=5)
-ISSUING_WITHIN = timedelta(seconds=30)
-"""How long issuing may take; a grant that is still `issuing` then is ended by the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +72,21 @@ class ControlPlane:
     session: JwtSession
     postgresql: PostgresqlProber
 
-    def missing(self) -> tuple[str, ...]:
-        """What stands in the way of a grant now, in words; empty when nothing does."""
-        found: list[str] = []
-        for what, check in (("vault", self.session), ("store", self.store.head)):
+    def missing(self) -> Mapping[str, str]:
+        """What stands in the way of a grant now, and why; empty when nothing does."""
+        found: dict[str, str] = {}
+        for what, check in (("vault", self._ask_vault), ("store", self.store.head)):
             try:
                 check()
             except ControlPlaneError as error:
-                found.append(f"{what}: {error.detail}")
-        return tuple(found)
+                found[what] = error.detail
+        return found
+
+    def _ask_vault(self) -> None:
+        # Really asked: a session that is logged in says nothing about a server that has died since.
+        status = self.vault.patient(_LOOK).request("GET", "sys/seal-status") or {}
+        if status.get("sealed") is not False:
+            raise VaultUnavailableError("Vault is sealed")
 
     def close(self) -> None:
         """Close every connection; the worker has stopped before."""
@@ -92,11 +104,13 @@ def wire(settings: Settings) -> ControlPlane:
     clock, ids = SystemClock(), RandomIds()
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
-    signer = load_or_create(settings.keys.directory / TASK_KEY)
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
     broker = VaultClient(_server(settings.vault), session)
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
-    store = open_store(settings.store.url, audit_key=audit_key.load_or_create(settings.keys.directory / audit_key.FILE))
+    issuers = TrustedIssuers(map(_issuer, settings.issuers), clock)
+    # Only now, when nothing that was given is wrong, is anything made that is not there yet.
+    store = open_store(settings.store.url, audit_key=_audit_key(settings))
+    signer = load_or_create(settings.keys.directory / TASK_KEY)
     postgresql = PostgresqlProber(_addresses(settings), _ProberLogins(broker, settings.vault, clock), clock)
     probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
     revoke = RevokeGrant(
@@ -114,6 +128,7 @@ def wire(settings: Settings) -> ControlPlane:
         reap=ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
+        hold=settings.worker.hold,
     )
     entitlements = Catalog(settings.roles, layout, clock)
     issue = IssueGrant(
@@ -137,11 +152,11 @@ def wire(settings: Settings) -> ControlPlane:
         store=store,
         situate=situate,
         issue=issue,
-        issuing_within=ISSUING_WITHIN,
-        settling=ISSUING_WITHIN + settings.vault.timeout + settings.vault.max_request_duration,
+        issuing_within=settings.vault.issuing_within,
+        settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
     return ControlPlane(
-        identify=Identify(issuers=TrustedIssuers(map(_issuer, settings.issuers), clock), store=store, record=record),
+        identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
         show=ShowGrant(store=store),
@@ -170,6 +185,12 @@ def sync_roles(vault: VaultSettings) -> Roles:
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
 
 
+def _audit_key(settings: Settings) -> Secret:
+    # A store that has lost its key gets no other one: that would pass for a forged chain.
+    path = settings.keys.directory / audit_key.FILE
+    return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
 def _always(token: Secret) -> TokenSource:
     return lambda: token
 
@@ -188,7 +209,8 @@ def _server(vault: VaultSettings) -> Server:
 
 def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) -> JwtSession:
     if identity is None:
-        raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file")
+        instead = ", or BAO_TOKEN or VAULT_TOKEN an operator's token" if name == "vault.sync" else ""
+        raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
     signer = load(identity.key_file)
     return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
 
@@ -242,12 +264,11 @@ class _ProberLogins:
 
 
 class _Authority:
-    """What a certificate authority publishes: its own certificate, its CRL, and certificates by serial."""
+    """What a certificate authority shows to everybody: its issuers, their CRLs, and certificates by serial."""
 
     def __init__(self, broker: VaultClient, mounts: Mapping[str, str]) -> None:
         self._broker, self._mounts = broker, mounts
 
-    def __call__(self, name: str, what: str) -> str | None:
-        answer = self._broker.read(f"{self._mounts[name]}/cert/{what}")
-        pem = part(answer, "data").get("certificate") if answer else None
-        return pem if isinstance(pem, str) and pem else None
+    def __call__(self, name: str, path: str) -> JsonObject | None:
+        answer = self._broker.read(f"{self._mounts[name]}/{path}")
+        return None if answer is None else part(answer, "data")

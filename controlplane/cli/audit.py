@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from controlplane.cli.grant import GrantIdType
 from controlplane.cli.output import output_option, say, show
-from controlplane.model.canonical import JsonValue, canonical
 from controlplane.model.errors import AuditBrokenError, ConfigurationError
 from controlplane.model.grant import GrantId
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from controlplane.model.event import Link
     from controlplane.stores.trail import SqlTrail
 
-_COLUMNS = ("seq", "at", "kind", "grant", "what")
 _PAUSE = 0.5
 """Seconds between two looks of `tail --follow`."""
+_MOST = 1_000_000
+"""Events that `tail` shows at most: it has them all in memory, and `export` has not."""
 _LONG = 20_000
 """Records from which on verifying takes long enough to show how far it is."""
 
@@ -49,13 +51,13 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(0), help="How many events.")
+@click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(0, _MOST), help="How many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
-@click.option("--grant", help="Only events of this grant.")
+@click.option("--grant", type=GrantIdType(), help="Only events of this grant.")
 @_store_option
 @output_option
 def tail(lines: int, follow: bool, grant: str | None, url: str | None, output: str) -> None:
-    """Show the last events, oldest first. With --follow and -o json, each event is a line of its own."""
+    """Show the last events, oldest first, each in a sentence; -o json has all of it, with --follow a line each."""
     of = GrantId(grant) if grant else None
     with _trail(url) as trail:
         links = trail.newest(max(lines, 1), grant=of)
@@ -155,6 +157,7 @@ def _checkpoint(text: str) -> "Checkpoint":
 
 def _print(links: "Sequence[Link | Unreadable]", output: str, *, follow: bool) -> None:
     from controlplane.audit.export import as_data, jsonl
+    from controlplane.cli.audit_view import COLUMNS, row
 
     match output:
         case "json" if follow:
@@ -164,22 +167,11 @@ def _print(links: "Sequence[Link | Unreadable]", output: str, *, follow: bool) -
             show([dict(as_data(link)) for link in links], output)
         case "table" if follow:
             for link in links:
-                click.echo("  ".join(_row(link).values()))
+                click.echo("  ".join(row(link).values()))
         case "table":
-            show([dict(_row(link)) for link in links], output, columns=_COLUMNS)
+            show([dict(row(link)) for link in links], output, columns=COLUMNS)
         case _:
             pass
-
-
-def _row(link: "Link | Unreadable") -> dict[str, str]:
-    from controlplane.audit.export import as_data
-    from controlplane.audit.record import one_line
-
-    data = as_data(link)
-    what = data.get("unreadable", data.get("body"))
-    cells: dict[str, JsonValue] = {**data, "what": what if isinstance(what, str) else canonical(what).decode()}
-    # Somebody may have been at the table: nothing of it is handed to a terminal as it stands.
-    return {name: one_line(str(cells.get(name) or "")) for name in _COLUMNS}
 
 
 def _noting(links: "Iterable[Link | Unreadable]", bad: "list[Unreadable]") -> "Generator[Link | Unreadable]":
@@ -192,12 +184,19 @@ def _noting(links: "Iterable[Link | Unreadable]", bad: "list[Unreadable]") -> "G
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:
-    draft = out.with_name(f".{out.name}.part")
+    """A file is whole or as it was; a device or a pipe is written to and never replaced."""
+    target = out.resolve()
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(lines)
-        draft.replace(out)  # whole or not at all
+        if target.exists() and not target.is_file():
+            with os.fdopen(os.open(target, os.O_WRONLY), "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)

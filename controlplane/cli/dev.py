@@ -1,6 +1,7 @@
 """`shorthold dev`: real servers on loopback for one project, in its `.shorthold/`."""
 
 import shlex
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,7 @@ def token(  # noqa: PLR0917 # click passes them by name
 
     from controlplane.dev.issuer import mint, nested
     from controlplane.model.duration import parse_duration
+    from controlplane.settings import MAX_LIFETIME
     from controlplane.world import RandomIds, SystemClock
 
     del name  # there is only one, and click has checked it
@@ -120,10 +122,15 @@ def token(  # noqa: PLR0917 # click passes them by name
         span = parse_duration(lifetime)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+    if not subject.strip():
+        raise click.ClickException("--subject is empty: a token is about somebody")
+    if not timedelta(0) < span <= MAX_LIFETIME:
+        raise click.ClickException(f"--lifetime {lifetime}: the control plane believes no token of over an hour")
     issuer = _stack().issuer
+    url = issuer.url  # before its key: it says where nothing was ever started
     signed = mint(
         issuer.key,
-        issuer.url,
+        url,
         subject,
         now=SystemClock().now(),
         ids=RandomIds(),

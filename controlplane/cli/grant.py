@@ -1,15 +1,20 @@
 """`shorthold grant`: request, explain, show, list and finish grants."""
 
 import re
+import ssl
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from typing_extensions import override
 
 from controlplane.cli.output import FORMATS, output_option, say, show
+from controlplane.model.errors import ConfigurationError, ControlPlaneError
 from controlplane.sdk.client import AnsweredError, Shorthold
+
+if TYPE_CHECKING:
+    from controlplane.settings import VaultSettings
 
 PENDING, RESIDUAL = 4, 5
 """Exit statuses: waiting for approval; something could not be verified gone."""
@@ -21,7 +26,17 @@ _OUTCOMES = {
     "needs-approval": "A request would wait until people have agreed.",
 }
 _EXPLAINED = {"allow": 0, "deny": 3, "needs-approval": PENDING}
-_COLUMNS = ("id", "state", "entitlement", "task", "intent", "expires_at")
+_COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
+
+
+class NotUnwrappedError(ControlPlaneError):
+    """A grant was made, but its wrapping token could not be opened at Vault: nobody has its credentials."""
+
+    code, exit_status = "not-unwrapped", 2
+    hint = (
+        "See that BAO_ADDR or vault.addr and its TLS settings are right from here, and ask anew. If Vault says that "
+        "the wrapping token is not valid and nobody of yours opened it, tell your incident responder."
+    )
 
 
 class GrantIdType(click.ParamType[str]):
@@ -40,7 +55,8 @@ class GrantIdType(click.ParamType[str]):
 def grant() -> None:
     """Request, explain, show, list and finish grants.
 
-    Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN.
+    Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
+    nobody is exit status 3, as a denial is.
 
     \b
     Examples:
@@ -70,11 +86,12 @@ def request(  # noqa: PLR0917 # click passes each option by name
 ) -> None:
     """Ask for ENTITLEMENT; the answer has a wrapping token that opens once, at Vault, within a minute."""
     asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl}
+    at = _vault() if unwrap else None  # what is wrong with the settings is told before anything is made
     with _client() as client:
         answer = _told(lambda: client.request(asked, key=idempotency_key))
         granted: dict[str, Any] = answer["grant"]
-        if unwrap and "wrapping_token" in answer:
-            answer["credentials"] = _unwrapped(client, answer.pop("wrapping_token"))
+        if at is not None and "wrapping_token" in answer:
+            answer["credentials"] = _unwrapped(client, at, granted["id"], answer.pop("wrapping_token"))
     delivered = bool(answer.keys() & {"wrapping_token", "credentials"})
     show(answer if output != "table" else _summary(answer), output)
     if granted["state"] == "pending":
@@ -137,7 +154,11 @@ def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
         answer = _told(lambda: client.finish(id, outcome=outcome, wait=wait))
     _print_grant(answer, output)
     ended: dict[str, Any] = answer["grant"]
-    proved = ended["state"] == "revoked" and ended["receipt"]["verified"]
+    if ended["state"] in {"lapsed", "denied"}:
+        say(f"Nothing was ever made for this grant, so there is nothing to take back: it is {ended['state']}.")
+        return
+    receipt: dict[str, Any] = ended["receipt"] or {}
+    proved = ended["state"] == "revoked" and receipt.get("verified")
     if wait and not proved:
         say("Not everything is verified gone yet; the worker goes on. Look again with `shorthold grant show`.")
         sys.exit(RESIDUAL)
@@ -150,12 +171,50 @@ def _client() -> Shorthold:
     return Shorthold(me.addr, lambda: caller().token, timeout=90)
 
 
-def _unwrapped(client: Shorthold, token: str) -> dict[str, dict[str, str]]:
-    from controlplane.model.secret import Secret
+def _vault() -> "tuple[VaultSettings, ssl.SSLContext | None]":
+    """Where wrapping tokens are opened, and whom to trust there.
+
+    Raises: ConfigurationError: a certificate or key of the settings cannot be read.
+    """
     from controlplane.settings import load
 
-    opened = client.unwrap(load().vault.addr, Secret(token))
+    vault = load().vault
+    if not vault.addr.startswith("https:"):
+        return vault, None
+    try:
+        tls = ssl.create_default_context(cafile=vault.cacert)
+        if vault.client_cert:
+            tls.load_cert_chain(vault.client_cert, vault.client_key)
+    except OSError as error:  # an SSLError is one
+        raise ConfigurationError(f"vault.cacert, client_cert or client_key: {error.strerror or error}") from None
+    if vault.skip_verify:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return vault, tls
+
+
+def _unwrapped(
+    client: Shorthold, at: "tuple[VaultSettings, ssl.SSLContext | None]", id: str, token: str
+) -> dict[str, dict[str, str]]:
+    from controlplane.model.secret import Secret
+
+    vault, tls = at
+    try:
+        opened = client.unwrap(vault.addr, Secret(token), namespace=vault.namespace, tls=tls)
+    except ControlPlaneError as error:
+        raise NotUnwrappedError(
+            f"Vault at {vault.addr} did not open the credentials of {id}: {error.detail}; {_given_up(client, id)}"
+        ) from None
     return {scope: {name: value.reveal() for name, value in fields.items()} for scope, fields in opened.items()}
+
+
+def _given_up(client: Shorthold, id: str) -> str:
+    """End a grant that nobody can use any more, and say how that went."""
+    try:
+        client.finish(id, outcome="failed")
+    except ControlPlaneError as error:
+        return f"and it could not be finished ({error.detail}): run `shorthold grant finish {id} --outcome failed`"
+    return "it was finished as failed"
 
 
 def _told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -179,9 +238,10 @@ def _summary(answer: dict[str, Any]) -> dict[str, Any]:
     for lease in answer.get("leases", ()):
         flat[f"lease {lease['scope']}"] = lease["principal"]
     receipt: dict[str, Any] = told.get("receipt") or {}
-    for end in receipt.get("ended", ()):
+    for number, end in enumerate(receipt.get("ended", ()), 1):
         proof = "verified gone" if end["verified"] else "NOT verified"
-        flat[proof] = f"{end['evidence']} ({end['method']})"
+        whose = "" if end["principal"] in end["evidence"] else f"{end['principal']}: "
+        flat[proof if number == 1 else f"{proof} ({number})"] = f"{whose}{end['evidence']} ({end['method']})"
     for scope, fields in answer.get("credentials", {}).items():
         flat |= {f"{scope}.{name}": value for name, value in fields.items()}
     if token := answer.get("wrapping_token"):

@@ -1,6 +1,7 @@
 """Data on stdout as a table, JSON or YAML; talk on stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import click
 from controlplane.model.canonical import JsonValue
 
 _WIDE = 10_000
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)", re.ASCII)
 FORMATS = ("table", "json", "yaml")
 
 output_option = click.option(
@@ -30,35 +32,46 @@ def show(data: JsonValue, output: str, *, columns: Sequence[str] = ()) -> None:
             import yaml
 
             click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+        case _ if isinstance(data, list):
+            rows = [[_cell(row.get(name)) for name in columns] for row in data if isinstance(row, Mapping)]
+            _table(rows, columns)
+        case _ if isinstance(data, Mapping):
+            told = {name: value for name, value in data.items() if value is not None}
+            blocks = {name: value for name, value in told.items() if isinstance(value, str) and "\n" in value.strip()}
+            _table([[name, _cell(value)] for name, value in told.items() if name not in blocks], ())
+            for name, text in blocks.items():  # a certificate, say: to be copied as it stands
+                click.echo("\n".join([f"{name}:", *(_cell(line) for line in text.strip().splitlines())]))
         case _:
-            _table(data, columns)
+            click.echo(_cell(data))
 
 
-def _table(data: JsonValue, columns: Sequence[str]) -> None:
-    from rich.box import SIMPLE_HEAD
+def instant(text: str) -> str:
+    """An instant in UTC as people read it, to the second; any other text as it is."""
+    found = _INSTANT.fullmatch(text)
+    return f"{found[1]}Z" if found else text
+
+
+def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False)
-    rows: list[list[str]]
-    if isinstance(data, list):
-        rows = [[_cell(row.get(name)) for name in columns] for row in data if isinstance(row, Mapping)]
-        for name in columns:
-            table.add_column(name.replace("_", " "), overflow="fold")
-    elif isinstance(data, Mapping):
-        rows = [[key.replace("_", " "), _cell(value)] for key, value in data.items() if value is not None]
-    else:
-        rows = [[_cell(data)]]
+    table = Table(box=None, show_header=bool(columns), header_style="", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns or ("", ""):
+        table.add_column(name, overflow="fold", no_wrap=bool(columns))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: what others wrote is never read as markup
-    # A terminal folds what is too wide for it; whatever reads a pipe gets whole lines.
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE).print(table)
+    # A list is a line an item, however narrow the terminal; and whatever reads a pipe gets whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() and not columns else _WIDE)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _cell(value: JsonValue) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return "".join(char if char.isprintable() else "�" for char in value)
+        return instant("".join(char if char.isprintable() else "�" for char in value))
     return json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.duration import format_duration
-from controlplane.model.plan import Action, Change, Plan
+from controlplane.model.plan import Action, Change, ObjectKind, Plan
 from controlplane.sync.radius import Radius
 
 _SIGNS = {
@@ -27,6 +28,7 @@ _WORDS = {
     Action.DRAIN: "waiting for leases to end",
 }
 
+_REVISION = re.compile(r"(?<=-)[0-9a-f]{8}(?=-|$)", re.ASCII)
 _SHOWN = 12  # lines of one value; a review reads the privileges below and the statements where it needs them
 
 
@@ -75,11 +77,16 @@ def plan_data(plan: Plan, radii: Sequence[Radius]) -> dict[str, JsonValue]:
 
 
 def _lines(plan: Plan, radii: Sequence[Radius]) -> Iterator[Text]:
+    replaced = _replaced(plan)
     for change in plan.changes:
         sign, colour = _SIGNS[change.action]
         yield Text(f"{sign} {change.kind} {_seen(change.path)}", style=colour)
-        yield Text(f"    # {_seen(change.why)}", style="dim")
-        yield from _fields(change)
+        old = replaced.get(change.path)
+        if old is None:
+            yield Text(f"    # {_seen(change.why)}", style="dim")
+            yield from _fields(change)
+        else:
+            yield from _compared(change, old)
         yield Text()
     coming = {change.entitlement for change in plan.changes if change.after is not None}
     shown = [one for one in radii if one.entitlement in coming]
@@ -88,6 +95,38 @@ def _lines(plan: Plan, radii: Sequence[Radius]) -> Iterator[Text]:
     for one in shown:
         yield from _radius(one)
     yield Text(f"Plan: {summary(plan)}.", style="bold")
+
+
+def _replaced(plan: Plan) -> dict[str, Change]:
+    """What goes, by the path of what comes in its place: the same object of the revision that could be logged in to."""
+    going = {change.path: change for change in plan.changes if change.after is None}
+    bases = {
+        change.entitlement: change.path.rpartition("/")[2]
+        for change in going.values()
+        if change.kind is ObjectKind.JWT_ROLE
+    }
+    pairs: dict[str, Change] = {}
+    for change in plan.changes:
+        if change.action is Action.CREATE and (old := bases.get(change.entitlement)):
+            folder, _, name = change.path.rpartition("/")
+            path = f"{folder}/{old}{name[len(old) :]}"  # names of one entitlement differ in the revision only
+            if path in going:
+                pairs[change.path] = going[path]
+    return pairs
+
+
+def _compared(change: Change, old: Change) -> Iterator[Text]:
+    """What a new revision says otherwise than the one that it replaces; that all names in it are new goes unsaid."""
+    before, after = _revision(old.path, change.path)
+    was = cast("JsonObject", json.loads(json.dumps(dict(old.before or {})).replace(before, after)))
+    lines = list(_difference(was, change.after or {}))
+    yield Text(f"    # in place of revision {before}{'' if lines else ', with nothing new but the name'}", style="dim")
+    yield from lines
+
+
+def _revision(old: str, new: str) -> tuple[str, str]:
+    """The revisions in two paths that differ in nothing else."""
+    return next(pair for pair in zip(_REVISION.findall(old), _REVISION.findall(new), strict=True) if len({*pair}) > 1)
 
 
 def _fields(change: Change) -> Iterator[Text]:

@@ -20,6 +20,7 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
     import socket
 
     import uvicorn
+    from typing_extensions import override
 
     from controlplane.http.app import create_app
     from controlplane.http.log import configure
@@ -32,7 +33,8 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
     configure()
     address = (host or settings.api.host, settings.api.port if port is None else port)
     try:
-        listener = socket.create_server(address, backlog=256)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        listener = socket.create_server(address, family=family, backlog=256)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         raise ConfigurationError(
@@ -47,6 +49,13 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
         lifespan="on",
         proxy_headers=False,  # uvicorn believes everybody on loopback; http/address.py has our own settings
     )
+
+    class Telling(uvicorn.Server):
+        @override
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+            click.echo(f"Shorthold listens on http://{shown}:{listener.getsockname()[1]}", err=True)
+
     with listener:
-        click.echo(f"Shorthold listens on http://{address[0]}:{listener.getsockname()[1]}", err=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        Telling(config).run(sockets=[listener])

@@ -1,5 +1,6 @@
 """`shorthold sync`: make Vault's roles equal the entitlements."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from controlplane.cli.output import output_option, say, show
+from controlplane.cli.vault import own_token
 from controlplane.model.canonical import JsonValue
 
 if TYPE_CHECKING:
@@ -21,9 +23,12 @@ CHANGES: Final = 2
 _roles_option = click.option(
     "--roles",
     "directory",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     default=None,
-    help="The entitlements; the settings' `roles`.",
+    help="The directory of the entitlements; the settings' `roles`.",
+)
+_prune_option = click.option(
+    "--prune", is_flag=True, help="Also where no entitlement is left: everything of ours in Vault goes."
 )
 
 
@@ -79,20 +84,26 @@ def lint(directory: Path | None, output: str) -> None:
 @_roles_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Keep the plan in a file.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 if there is nothing to do, 1 on errors, 2 on changes.")
+@_prune_option
 @output_option
-def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, output: str) -> None:
+def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, prune: bool, output: str) -> None:
     """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there."""
     from controlplane.sync import planfile
     from controlplane.sync.plan import PlanSync
 
     found, layout = _review(directory)
     wanted = found.whole()
-    made = PlanSync(roles=_vault(), layout=layout)(wanted)
+    with own_token():
+        made = PlanSync(roles=_vault(), layout=layout)(wanted)
+    _meant(made, found, directory, prune=prune)
     if out is not None:
         planfile.write(out, made)
     _show_plan(made, found, output)
     if out is not None:
-        say(f"Written to {out}: `shorthold sync apply {out}` does exactly this.")
+        words = ["shorthold", "sync", "apply", str(out)]
+        words += [] if directory is None else ["--roles", str(directory)]
+        words += ["--prune"] if prune else []
+        say(f"Written to {out}: `{shlex.join(words)}` does exactly this.")
     if detailed_exitcode and not made.empty:
         sys.exit(CHANGES)
 
@@ -101,8 +112,9 @@ def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, outp
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @_roles_option
 @click.option("--yes", is_flag=True, help="Do not ask before anything is changed.")
+@_prune_option
 @output_option
-def apply(file: Path | None, directory: Path | None, yes: bool, output: str) -> None:
+def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, output: str) -> None:
     """Do what a plan says: that in FILE, or a new one after asking. Repeating it changes nothing."""
     from controlplane.sync import planfile
     from controlplane.sync.apply import ApplySync
@@ -113,14 +125,18 @@ def apply(file: Path | None, directory: Path | None, yes: bool, output: str) -> 
     wanted = found.whole()
     roles = _vault()
     make = PlanSync(roles=roles, layout=layout)
-    shown = kept or make(wanted)
+    with own_token():
+        shown = kept or make(wanted)
+    _meant(shown, found, directory, prune=prune)
     if kept is None and not shown.empty:
         if output == "table":
             _show_plan(shown, found, output)
         if not yes and not _agreed():
             say("Nothing was changed.")
             sys.exit(1)
-    _tell(_with_progress(ApplySync(roles=roles, plan=make), found, shown), found, output)
+    with own_token():
+        done = _with_progress(ApplySync(roles=roles, plan=make), found, shown)
+    _tell(done, found, output)
 
 
 @sync.command()
@@ -157,7 +173,19 @@ def _review(given: Path | None) -> tuple["Review", "Layout"]:
 
     settings = load()
     layout = settings.vault.layout
-    return review(given or settings.roles, layout, engines(), today=SystemClock().now().date()), layout
+    issuers = frozenset(issuer.name for issuer in settings.issuers) or None
+    today = SystemClock().now().date()
+    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers), layout
+
+
+def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:
+    """Refuse to empty Vault because a directory is empty: it may be the wrong one, or not checked out."""
+    if plan.empty or found.compiled or prune:
+        return
+    raise click.UsageError(
+        f"no entitlement is in {_directory(directory)}, so {_counted(len(plan.changes), 'object')} of ours in "
+        "Vault would go: name the right directory with --roles, or give --prune if that is meant"
+    )
 
 
 def _vault() -> "Roles":

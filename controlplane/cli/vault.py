@@ -1,11 +1,14 @@
 """`shorthold vault`: set up the server behind the control plane, once, with an operator's token."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from controlplane.cli.output import output_option, say, show
+from controlplane.model.errors import TokenRefusedError, VaultRefusedError
 
 if TYPE_CHECKING:
     from controlplane.model.canonical import JsonValue
@@ -40,7 +43,8 @@ def bootstrap(yes: bool, output: str) -> None:
     client = _operator(settings)
     try:
         layout, trust = settings.vault.layout, _trust(settings)
-        items = set_up(client, layout, trust, apply=False)
+        with own_token():
+            items = set_up(client, layout, trust, apply=False)
         show([_row(item) for item in items], output, columns=("action", "path", "what"))
         undone = [item for item in items if item.action != "none"]
         if not undone:
@@ -48,10 +52,24 @@ def bootstrap(yes: bool, output: str) -> None:
             return
         if not yes and not _confirmed(f"Write {len(undone)} of these objects to {settings.vault.addr}?"):
             raise click.ClickException("nothing was changed; --yes where nobody can answer")
-        done = [item for item in set_up(client, layout, trust, apply=True) if item.action != "none"]
+        with own_token():
+            done = [item for item in set_up(client, layout, trust, apply=True) if item.action != "none"]
         say(f"Done: {len(done)} objects written to {settings.vault.addr}.")
     finally:
         client.close()
+
+
+@contextmanager
+def own_token() -> Generator[None]:
+    """Within it, a refusal of a token from the environment is told as one: that token is what to look at first."""
+    from controlplane.settings import server_token
+
+    try:
+        yield
+    except VaultRefusedError as error:
+        if server_token() is None:
+            raise
+        raise TokenRefusedError(error.detail) from None
 
 
 def _operator(settings: "Settings") -> "VaultClient":

@@ -11,7 +11,7 @@ from controlplane.dev.engines import CONNECTION
 from controlplane.dev.home import Home, write_private
 from controlplane.dev.orders import DATABASE
 from controlplane.dev.outside import Target
-from controlplane.dev.shipped import shipped
+from controlplane.dev.shipped import code_digest, shipped
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
 from controlplane.settings import VaultSettings
@@ -19,7 +19,8 @@ from controlplane.settings import VaultSettings
 AUDITOR: Final = "auditor"
 """The subject of the dev issuer that may read the audit log."""
 
-_HEAD: Final = "# Written by `shorthold dev up`, every time: what you change here is lost.\n"
+_HEAD: Final = "# Written by `shorthold dev up`, every time: what you change here is lost.\n# For the code {code}.\n"
+"""With the code's digest, so that other code is another configuration: a control plane of either is started anew."""
 
 
 def write_configuration(
@@ -59,7 +60,7 @@ def write_configuration(
             {"issuer": issuer.NAME, "subject": "platform", "roles": ["platform"]},
         ],
     }
-    text = _HEAD + _toml(document)
+    text = _HEAD.format(code=code_digest()) + _toml(document)
     if not _reads_back(text, document):
         raise ConfigurationError(f"{home.directory}: its path has characters that a configuration file cannot hold")
     before = configuration_file(home).read_text(encoding="utf-8") if configuration_file(home).exists() else ""

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from controlplane.dev import loopback
 from controlplane.dev.process import until
@@ -18,6 +20,8 @@ from controlplane.model.secret import Secret
 
 DIRECTORY = ".shorthold"
 _PARTS = frozenset({"openbao", "postgres", "keys"})
+_PORTS = TypeAdapter(dict[str, Annotated[int, Field(strict=True, ge=1, le=65535)]])
+_FACTS = TypeAdapter(dict[str, str | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +127,19 @@ class Home:
             return {
                 "id": str(state["id"]),
                 "home": str(state["home"]),
-                "ports": dict(state["ports"]),
-                "facts": dict(state["facts"]),
+                "ports": _PORTS.validate_python(state["ports"]),
+                "facts": _FACTS.validate_python(state["facts"]),
             }
         except FileNotFoundError:
             raise LocalServerError(
                 f"nothing was ever started in {self.directory.parent}: run `shorthold dev up`"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LocalServerError(f"{self._state} cannot be read: {error}") from None
+            what = error.strerror if isinstance(error, OSError) else "it is not as `dev up` writes it"
+            raise LocalServerError(
+                f"{self._state} cannot be read: {what}. Put it back; or stop everything with `shorthold dev down`, "
+                f"remove {self.directory} and begin anew"
+            ) from None
 
     def _save(self, state: dict[str, Any]) -> None:
         write_private(self._state, json.dumps(state, indent=2))

@@ -2,11 +2,14 @@
 
 import http.client
 import json
+import secrets
 import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 HOST: Final = "127.0.0.1"
+_FIRST: Final = 15_000
+_LAST: Final = 32_000
 
 
 def ask(port: int, method: str, path: str, body: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
@@ -34,10 +37,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port(but: set[int]) -> int:
-    """A port that is free now, and none of `but`."""
+    """A port that is free now, and none of `but`.
+
+    It lies below those that systems give to outgoing connections, so that it is still free after a restart.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port not in but:
+        port = _FIRST + secrets.randbelow(_LAST - _FIRST)
+        if port not in but and is_free(port):
             return port

@@ -23,10 +23,11 @@ MOUNT = "shorthold-bootstrap"
 """The JWT mount that trusts the bootstrap key; its audience and its policy have the same name."""
 ROLE = "bootstrap"
 """The role there, and the subject it wants."""
+POLICY_FILE = "openbao-bootstrap-policy.hcl"
+"""What it may do; in `vault-config/`."""
 
 _READY = timedelta(seconds=60)
 _SEAL_KEY_BYTES = 32
-_POLICY = "openbao-bootstrap-policy.hcl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ class OpenBao:
         if not (self.directory / "seal.key").exists():
             write_private(self.directory / "seal.key", secrets.token_bytes(_SEAL_KEY_BYTES))
         source = shipped("vault-config")
-        shutil.copyfile(source / _POLICY, self.directory / _POLICY)
+        shutil.copyfile(source / POLICY_FILE, self.directory / POLICY_FILE)
         write_private(self.directory / "bootstrap.pub.pem", load_or_create(self.bootstrap_key).public_pem)
         template = Template((source / "openbao.hcl").read_text(encoding="utf-8"))
         ports = {"api_port": self.home.fresh_port("openbao"), "cluster_port": self.home.fresh_port("openbao-cluster")}

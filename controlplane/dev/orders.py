@@ -38,11 +38,12 @@ def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> bool:
 
     Whether the manager's password had to be set: whoever logs in as it must be told.
     `owner` is the connection string of a superuser; on a server that is `ours` PUBLIC also loses the other databases.
-    Raises: LocalServerError: the server refuses, or has another database `orders`.
+    Raises: LocalServerError: the server refuses, or has another database `orders`; or it is not `ours` and has a
+        manager with another password, who may be at work for another project: nothing was changed.
     """
     try:
         with psycopg.connect(owner.reveal(), autocommit=True) as connection:
-            changed = _manager(connection, manager_password)
+            changed = _manager(connection, manager_password, ours=ours)
             if ours:
                 for statement in _NOBODY_ELSEWHERE:
                     connection.execute(statement)
@@ -58,26 +59,33 @@ def prepare(owner: Secret, manager_password: Secret, *, ours: bool) -> bool:
     return changed
 
 
-def _manager(connection: psycopg.Connection, password: Secret) -> bool:
+def _manager(connection: psycopg.Connection, password: Secret, *, ours: bool) -> bool:
     known = _exists(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", MANAGER)
-    if not known:
-        connection.execute(_ROLE.format(sql.Identifier(MANAGER)))
-    for statement in _SETTINGS:
-        connection.execute(statement)
-    if known and _logs_in(connection, password):
-        return False
-    # Hashed here: the owner's statements may well be logged.
-    hashed = connection.pgconn.encrypt_password(password.reveal().encode(), MANAGER.encode(), b"scram-sha-256")
-    connection.execute(
-        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(hashed.decode()))
-    )
-    return True
+    # Without the database `orders` it logs in to the owner's: the last `dev up` was cut off in between.
+    fits = known and any(_logs_in(connection, password, name) for name in (DATABASE, connection.info.dbname))
+    if known and not fits and not ours:
+        raise LocalServerError(
+            f"the server has a user `{MANAGER}` already, and its password is not the one kept here: another project "
+            "may work with it. If none does, give it the password in .shorthold/postgres/manager.password"
+        )
+    with connection.transaction():  # a manager without a password would be taken for another project's
+        if not known:
+            connection.execute(_ROLE.format(sql.Identifier(MANAGER)))
+        for statement in _SETTINGS:
+            connection.execute(statement)
+        if not fits:
+            # Hashed here: the owner's statements may well be logged.
+            hashed = connection.pgconn.encrypt_password(password.reveal().encode(), MANAGER.encode(), b"scram-sha-256")
+            connection.execute(
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(hashed.decode()))
+            )
+    return not fits
 
 
-def _logs_in(connection: psycopg.Connection, password: Secret) -> bool:
+def _logs_in(connection: psycopg.Connection, password: Secret, database: str) -> bool:
     try:
         info = connection.info
-        psycopg.connect(info.dsn, user=MANAGER, password=password.reveal(), dbname=DATABASE, connect_timeout=5).close()
+        psycopg.connect(info.dsn, user=MANAGER, password=password.reveal(), dbname=database, connect_timeout=5).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -12,7 +12,7 @@ from controlplane.dev.home import Home
 from controlplane.dev.orders import DATABASE
 from controlplane.model.errors import ConfigurationError, LocalServerError
 from controlplane.model.secret import Secret
-from controlplane.settings import VaultSettings, server_environment, server_token, target_server
+from controlplane.settings import VaultSettings, dev_addresses, server_environment, server_token, target_server
 from controlplane.vault.client import Server
 
 
@@ -41,13 +41,13 @@ class OutsideVault:
 
 
 def outside_vault(home: Home) -> OutsideVault | None:
-    """The server that `BAO_ADDR` or `VAULT_ADDR` names; None where none is named, or it is our own embedded one.
+    """The server that `BAO_ADDR` or `VAULT_ADDR` names; None where none is named, or `dev env` of any project did.
 
     Raises: ConfigurationError: it is named, but there is no operator's token, or a setting is wrong.
     """
     environment: dict[str, Any] = server_environment()
     addr = environment.get("addr")
-    if addr is None or str(addr).rstrip("/") == _own(home, "openbao"):
+    if addr is None or addr in dev_addresses() or str(addr).rstrip("/") == _own(home, "openbao"):
         return None
     token = server_token()
     if token is None:
@@ -63,12 +63,12 @@ def outside_vault(home: Home) -> OutsideVault | None:
 
 
 def outside_target(home: Home) -> Target | None:
-    """The server that `DATABASE_URL` names; None where none is named, or it is our own embedded one.
+    """The server that `DATABASE_URL` names; None where none is named, or `dev env` of any project did.
 
     Raises: ConfigurationError: it is no connection string, or does not name host and user.
     """
     url = target_server()
-    if url is None:
+    if url is None or url.reveal() in dev_addresses():
         return None
     try:
         parts = conninfo_to_dict(url.reveal())

@@ -17,13 +17,14 @@ from controlplane.dev.entitlements import synchronise
 from controlplane.dev.home import Home, kept_password, write_private
 from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
-from controlplane.dev.outside import Target, outside_target, outside_vault, server_of
+from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault, server_of
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.dev.process import Process
 from controlplane.keys.files import load_or_create
 from controlplane.model.errors import BrokenEntitlementsError, LocalServerError
 from controlplane.model.plan import Layout
-from controlplane.settings import VaultSettings, bao_program
+from controlplane.model.secret import Secret
+from controlplane.settings import DEV_ADDRESSES, VaultSettings, bao_program, dev_addresses
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import VaultClient
 
@@ -97,6 +98,8 @@ class Stack:
         """
         with _told_plainly():
             broken = self._up()
+        if (known := dev_addresses()) and known != self._embedded_addresses():
+            self.say("The addresses that this shell has are others: evaluate `shorthold dev env` again.")
         if broken is not None:
             raise broken
 
@@ -141,7 +144,7 @@ class Stack:
                 self.say(f"Removed {self.home.directory} with everything in it.")
 
     def parts(self) -> Sequence[Part]:
-        """Every part as it is now, in the order of starting. Raises: LocalServerError: nothing was ever started."""
+        """Every part as it is now. Raises: LocalServerError: nothing was ever started."""
         database, vault = self.home.recall("database_url"), self.home.recall("vault_addr")
         return (
             _outside("postgres", database)
@@ -162,6 +165,7 @@ class Stack:
             "BAO_ADDR": self.vault_addr,
             "VAULT_ADDR": self.vault_addr,
             "DATABASE_URL": self.database_url,
+            DEV_ADDRESSES: " ".join(sorted(self._embedded_addresses())),
         }
         if self.home.recall("database_url") is None:
             passwords = self.postgres.directory / "pgpass"
@@ -173,11 +177,20 @@ class Stack:
     def _up(self) -> BrokenEntitlementsError | None:
         self.home.make()
         with self.home.lock():
-            target, changed = self._target()
-            vault, client = self._vault()
+            elsewhere, database = outside_vault(self.home), outside_target(self.home)  # both, before anything is done
+            vault, client = self._vault(elsewhere)
             try:
+                target = self._target(database)
                 self._told(self.issuer.start(), f"the issuer at {self.issuer.url}", self.issuer.process)
-                self._set_up(client, vault, target, anew=changed)
+                trust = self._trust()
+                if elsewhere is not None:
+                    bootstrap(
+                        client, LAYOUT, trust, apply=False
+                    )  # its token may do nothing: the database is not touched
+                anew = orders.prepare(target.owner, self._manager_password, ours=database is None)
+                self.home.remember("vault_addr", None if elsewhere is None else elsewhere.settings.addr)
+                self.home.remember("database_url", None if database is None else database.url)
+                self._set_up(client, vault, target, trust, anew=anew)
             finally:
                 client.close()
             self._configure(vault, target)
@@ -185,24 +198,18 @@ class Stack:
             self.start_control_plane()
         return broken
 
-    def _target(self) -> tuple[Target, bool]:
-        """Where the demo's database is, which is running and filled, and whether its manager's password is new."""
-        outside = outside_target(self.home)
-        self.home.remember("database_url", None if outside is None else outside.url)
+    def _target(self, outside: Target | None) -> Target:
+        """Where the demo's database is, or is to be; the server runs."""
         if outside is None:
             self._told(
                 self.postgres.start(), f"PostgreSQL at {loopback.HOST}:{self.postgres.port}", self.postgres.process
             )
         else:
             self.say(f"DATABASE_URL takes the place of the embedded PostgreSQL: {outside.url}")
-        target = outside or self._embedded_target()
-        password = kept_password(self.home.part("postgres") / "manager.password")
-        return target, orders.prepare(target.owner, password, ours=outside is None)
+        return outside or self._embedded_target()
 
-    def _vault(self) -> tuple[VaultSettings, VaultClient]:
+    def _vault(self, outside: OutsideVault | None) -> tuple[VaultSettings, VaultClient]:
         """The server's settings, and a client with an operator's rights."""
-        outside = outside_vault(self.home)
-        self.home.remember("vault_addr", None if outside is None else outside.settings.addr)
         if outside is not None:
             self.say(f"The environment's server takes the place of the embedded OpenBao: {outside.settings.addr}")
             return outside.settings, VaultClient(server_of(outside.settings), lambda: outside.token)
@@ -210,13 +217,18 @@ class Stack:
         self._told(started, f"OpenBao at {self.openbao.addr}", self.openbao.process)
         return VaultSettings(addr=self.openbao.addr, max_request_duration=_LIMIT), self.openbao.operator_client()
 
-    def _set_up(self, client: VaultClient, vault: VaultSettings, target: Target, *, anew: bool) -> None:
+    @property
+    def _manager_password(self) -> Secret:
+        return kept_password(self.home.part("postgres") / "manager.password")
+
+    def _trust(self) -> Trust:
         keys = self.home.part("keys")
         public = {name: load_or_create(keys / f"{name}.pem").public_pem for name in _KEYS}
-        trust = Trust(**{f"{name}_key_pem": pem for name, pem in public.items()})
+        return Trust(**{f"{name}_key_pem": pem for name, pem in public.items()})
+
+    def _set_up(self, client: VaultClient, vault: VaultSettings, target: Target, trust: Trust, *, anew: bool) -> None:
         self._bootstrap(client, trust)
-        password = kept_password(self.home.part("postgres") / "manager.password")
-        if database_connection(client, LAYOUT, target, password, anew=anew):
+        if database_connection(client, LAYOUT, target, self._manager_password, anew=anew):
             self.say("Configured the database connection `orders`.")
             self._bootstrap(client, trust)  # a connection has a prober's role
         if certificate_authority(client, LAYOUT, vault.addr):
@@ -255,6 +267,12 @@ class Stack:
             ("OpenBao", self.openbao.stop),
             ("PostgreSQL", self.postgres.stop),
         )
+
+    def _embedded_addresses(self) -> frozenset[str]:
+        """What `dev env` names that is ours: it never takes the place of anything."""
+        vault = None if self.home.recall("vault_addr") else self.vault_addr
+        database = None if self.home.recall("database_url") else self.database_url
+        return frozenset(address for address in (self.api, vault, database) if address)
 
     def _embedded_target(self) -> Target:
         port = self.postgres.port

@@ -35,7 +35,7 @@ class Broken:
 def context(entitlement: Entitlement, situation: Situation) -> Iterator[Held | Broken]:
     """What each condition says, in the order in which they are documented."""
     named = entitlement.context
-    if named == Context():
+    if named == Context() and entitlement.heartbeat is None:
         yield _held("in-context", "the entitlement names no condition")
     if named.windows:
         yield _window(named.windows, situation.at)
@@ -47,6 +47,9 @@ def context(entitlement: Entitlement, situation: Situation) -> Iterator[Held | B
         yield _broken("budget-unknown", "what was used of its budgets is not known")
     elif situation.usage is not None:
         yield from _budgets(named, situation.usage, situation.at)
+    if entitlement.heartbeat is not None:
+        # Fail closed: what this release cannot check yet does not hold.
+        yield _broken("context-unchecked", "heartbeat cannot be checked by this release, so it counts as broken")
 
 
 def counted(named: Context) -> tuple[timedelta, int]:

@@ -164,8 +164,9 @@ class IssueGrant:
 
     def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
         """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
-        nothing_made = token is None and isinstance(error, NotSyncedError | VaultRefusedError)
-        why = Why.REFUSED if nothing_made else Why.INTERRUPTED
+        # Vault's own no is an answer: then everything that was made is known, and nothing has to settle.
+        answered = isinstance(error, NotSyncedError | VaultRefusedError | UnexpectedTokenError)
+        why = Why.REFUSED if answered and token is None else Why.INTERRUPTED
         now = self.clock.now()
         detail = error.detail if isinstance(error, ControlPlaneError) else type(error).__name__
         ended = grant.after(
@@ -174,7 +175,7 @@ class IssueGrant:
             revoking_at=now,
             due_at=now,
             accessor=token.accessor if token else None,
-            settles_at=None if nothing_made else grant.settles_at,
+            settles_at=None if answered else grant.settles_at,
             failing=detail,
         )
         try:

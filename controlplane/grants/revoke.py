@@ -25,7 +25,9 @@ Item = TypeVar("Item")
 _LOOKS = tuple(timedelta(milliseconds=ms) for ms in (2, 5, 10, 20, 40, 80, 160, 320))
 """The pauses between looks at a lease that is being revoked: most are gone after the first few."""
 
-_FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=60)
+_FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=48)
+_VAULT_RETRY = timedelta(seconds=4)
+"""While Vault itself does not answer, not even the token is revoked: so it is asked often, by one cheap call."""
 
 
 class NotGoneError(Exception):
@@ -59,7 +61,9 @@ class RevokeGrant:
             return self._later(grant, str(error), stranded=True)
         except NotGoneError as error:
             return self._later(grant, str(error))
-        except (VaultUnavailableError, VaultRefusedError, TargetUnavailableError) as error:
+        except VaultUnavailableError as error:
+            return self._later(grant, error.detail, at_most=_VAULT_RETRY)
+        except (VaultRefusedError, TargetUnavailableError) as error:
             return self._later(grant, error.detail)
         return self._confirm(grant, receipt)
 
@@ -67,19 +71,27 @@ class RevokeGrant:
         accessors = self._accessors(grant)
         for accessor in accessors:
             self.leases.revoke_token(accessor)
-        ended = _each(self._end, self.store.leases(grant.id))
+        leases = self.store.leases(grant.id)
+        ended = _each(lambda lease: self._end(lease, again=grant.attempts > 0), leases)
         if grant.settles_at is not None:
-            strays, doubtful = self._strays(grant, grant.settles_at)
-            ended += _each(self._end_stray, strays)
-            if doubtful:
-                raise NotGoneError(f"{doubtful[0]} may belong to a grant that is being issued right now")
-            if self.clock.now() < grant.settles_at:
-                raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
+            ended += self._settle(grant, grant.settles_at, known=leases, read=bool(accessors))
         for accessor in accessors:
             # A zombie (num_uses -1) stays visible for ever and can do nothing; its leases were ended above.
             if (facts := self.logins.facts(accessor)) is not None and facts.num_uses >= 0:
                 raise NotGoneError("the task token is still alive")
         return Receipt(ended=tuple(ended))
+
+    def _settle(self, grant: Grant, settles_at: datetime, *, known: Sequence[Lease], read: bool) -> list[Ended]:
+        """End what issuing made and the store never learned of, until nothing more of it can appear."""
+        strays, doubtful = self._strays(grant, settles_at)
+        ended = _each(self._end_stray, strays)
+        if doubtful:
+            raise NotGoneError(f"{doubtful[0]} may belong to a grant that is being issued right now")
+        if self.clock.now() < settles_at:
+            raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
+        seen = {lease.path for lease in known} | {stray.rpartition("/")[0] for stray in strays}
+        # Without a token nothing can have been read at all.
+        return ended + [self._never_seen(path) for path in grant.paths if read and path not in seen]
 
     def _accessors(self, grant: Grant) -> Sequence[Accessor]:
         if grant.accessor is not None:
@@ -87,8 +99,8 @@ class RevokeGrant:
         # The login was sent and its answer never came: a token of this grant can only be found by its metadata.
         return self.logins.accessors_of(grant.id) if grant.settles_at is not None else []
 
-    def _end(self, lease: Lease) -> Ended:
-        method = self._until_gone(lease.id)
+    def _end(self, lease: Lease, *, again: bool) -> Ended:
+        method = self._until_gone(lease.id, again=again)
         prober = self.probers.get(lease.target.kind)
         if prober is None:
             return self._ended(lease, method, verified=False, evidence=f"a {lease.engine} target cannot be asked")
@@ -97,8 +109,11 @@ class RevokeGrant:
             raise NotGoneError(f"{lease.target.name}: {evidence.detail}")
         return self._ended(lease, method, verified=True, evidence=evidence.detail)
 
-    def _until_gone(self, lease: LeaseId) -> str:
-        """Wait until Vault's record of the lease is gone, and say what ended it."""
+    def _until_gone(self, lease: LeaseId, *, again: bool) -> str:
+        """Wait until Vault's record of the lease is gone, and say what ended it.
+
+        The first try only looks: revoking by id waits for the target, and one that hangs would keep others waiting.
+        """
         for wait in _LOOKS:
             facts = self.leases.facts(lease)
             if facts is None:
@@ -106,6 +121,8 @@ class RevokeGrant:
             if facts.revoke_error:
                 break
             self.pause(wait)
+        if not again:
+            raise NotGoneError(f"Vault is still revoking lease {lease}")
         # It resists: its token may be a zombie, or the first try failed and Vault waits before the next.
         self._revoke(lease)
         return "lease revoked by its id"
@@ -152,6 +169,17 @@ class RevokeGrant:
             evidence="the store never learned its principal, so the target could not be asked by name",
         )
 
+    def _never_seen(self, path: str) -> Ended:
+        return Ended(
+            lease=LeaseId(path),
+            principal="",
+            method="task token revoked",
+            at=self.clock.now(),
+            verified=False,
+            evidence="issuing was interrupted: if Vault made a credential here and lost its lease, nobody learned of "
+            "it, nobody holds it, and it ends by its own clock",
+        )
+
     def _ended(self, lease: Lease, method: str, *, verified: bool, evidence: str) -> Ended:
         return Ended(
             lease=lease.id,
@@ -186,9 +214,9 @@ class RevokeGrant:
             tx.save(revoked, *gone, self.record(Kind.GRANT_REVOKED, grant.id, verified=receipt.verified))
         return revoked
 
-    def _later(self, grant: Grant, failing: str, *, stranded: bool = False) -> Grant:
+    def _later(self, grant: Grant, failing: str, *, stranded: bool = False, at_most: timedelta = _LAST_RETRY) -> Grant:
         attempts, now = grant.attempts + 1, self.clock.now()
-        due_at = now + _back_off(grant.id, attempts)
+        due_at = now + _back_off(grant.id, attempts, at_most)
         if grant.settles_at is not None and now < grant.settles_at:
             due_at = min(due_at, grant.settles_at)
         with self.store.transaction() as tx:
@@ -215,7 +243,7 @@ def _each(end: Callable[[Item], Ended], items: Sequence[Item]) -> list[Ended]:
     for item in items:
         try:
             ended.append(end(item))
-        except (NotGoneError, VaultRefusedError, TargetUnavailableError) as error:
+        except (NotGoneError, VaultUnavailableError, VaultRefusedError, TargetUnavailableError) as error:
             if resisting is None or isinstance(error, StrandedError):
                 resisting = error
     if resisting is not None:
@@ -223,8 +251,8 @@ def _each(end: Callable[[Item], Ended], items: Sequence[Item]) -> list[Ended]:
     return ended
 
 
-def _back_off(id: str, attempts: int) -> timedelta:
-    """Doubling from half a second to a minute, give or take a quarter that differs from grant to grant."""
-    span = min(_FIRST_RETRY * 2 ** min(attempts - 1, 10), _LAST_RETRY)
+def _back_off(id: str, attempts: int, at_most: timedelta) -> timedelta:
+    """Doubling from half a second, give or take a quarter that differs from grant to grant."""
+    span = min(_FIRST_RETRY * 2 ** min(attempts - 1, 10), at_most)
     jitter = hashlib.sha256(f"{id}{attempts}".encode()).digest()[0] / 255
     return span * (0.75 + jitter / 2)

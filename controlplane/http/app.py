@@ -6,11 +6,12 @@ from typing import Final
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane import __version__
 from controlplane.http import entitlements, grants, health, problems
-from controlplane.model.errors import InvalidRequestError
 from controlplane.wiring import ControlPlane
 
 _LARGEST_BODY: Final = 64 * 1024
@@ -36,12 +37,14 @@ def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
         lifespan=life,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # it would send a bearer token wherever the Host header says
     )
     app.state.plane = plane
     for part in (grants, entitlements, health):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(_SmallBodies)
+    app.add_middleware(_NoStore)
     return app
 
 
@@ -62,7 +65,23 @@ class _SmallBodies:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > _LARGEST_BODY:
-                raise InvalidRequestError(f"the body is larger than {_LARGEST_BODY} bytes")
+                # FastAPI makes a 400 of whatever else is raised while it reads a body.
+                raise HTTPException(413, f"the body is larger than {_LARGEST_BODY} bytes")
             return message
 
         await self._app(scope, counted, send)
+
+
+class _NoStore:
+    """No answer is kept by anybody on its way: some hold what opens a door, and all are soon out of date."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"
+            await send(message)
+
+        await self._app(scope, receive, marked)

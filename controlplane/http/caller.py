@@ -12,7 +12,8 @@ from controlplane.model.secret import Secret
 from controlplane.wiring import ControlPlane
 
 
-def _plane(request: Request) -> ControlPlane:
+async def _plane(request: Request) -> ControlPlane:
+    # `async` although it waits for nothing: FastAPI takes a plain function to another thread and back.
     return cast("ControlPlane", request.app.state.plane)
 
 

@@ -3,7 +3,8 @@
 from typing import Annotated, Final
 
 import anyio
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -55,10 +56,9 @@ def request_grant(
     plane: Plane,
     who: Caller,
     address: From,
-    response: Response,
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
     dry_run: bool = False,
-) -> dict[str, JsonValue]:
+) -> JSONResponse:
     """Ask for a grant: 201 with a wrapping token, or 202 where people have to agree first.
 
     With `?dry_run=1` nothing is made, whatever the key: 200 with the whole decision, every yes and every no.
@@ -71,14 +71,10 @@ def request_grant(
         ttl=ask.ttl,
     )
     if dry_run:
-        response.status_code = 200
-        return explained(plane.explain(who, asked, address=address))
+        return JSONResponse(explained(plane.explain(who, asked, address=address)))
     delivered = plane.request(who, asked, key=idempotency_key, address=address)
-    if delivered.grant.state is State.PENDING:
-        response.status_code = 202
-    response.headers["Location"] = f"/v1/grants/{delivered.grant.id}"
-    response.headers["Cache-Control"] = "no-store"
-    return _delivered(delivered)
+    status = 202 if delivered.grant.state is State.PENDING else 201
+    return JSONResponse(_delivered(delivered), status, {"Location": f"/v1/grants/{delivered.grant.id}"})
 
 
 @router.get("")
@@ -100,7 +96,7 @@ def show_grant(id: Id, plane: Plane, who: Caller) -> dict[str, JsonValue]:
 @router.post("/{id}/finish", status_code=202)
 async def finish_grant(
     id: Id, plane: Plane, who: Caller, finish: Finish | None = None, wait: str | None = None
-) -> dict[str, JsonValue]:
+) -> JSONResponse:
     """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
     patience = _seconds(wait)
     why = Why(finish.outcome if finish else Why.COMPLETED)
@@ -109,7 +105,7 @@ async def finish_grant(
         while patience and grant.open:
             await anyio.sleep(_LOOK_EVERY)
             grant = (await run_in_threadpool(_look, plane, who, grant.id)) or grant
-    return {"grant": grant_json(grant)}
+    return JSONResponse({"grant": grant_json(grant)}, 202)
 
 
 def grant_json(grant: Grant) -> dict[str, JsonValue]:

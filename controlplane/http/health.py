@@ -1,9 +1,12 @@
 """Whether it lives, whether it can grant, and the public half of its task key."""
 
+import structlog
 from fastapi import APIRouter, Response
 
 from controlplane.http.caller import Plane
 from controlplane.model.canonical import JsonValue
+
+log = structlog.stdlib.get_logger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -16,10 +19,11 @@ def alive() -> dict[str, JsonValue]:
 
 @router.get("/readyz")
 def ready(plane: Plane, response: Response) -> dict[str, JsonValue]:
-    """Whether a grant could be made now: 503 with what is missing otherwise."""
+    """Whether a grant could be made now: 503 with what is missing otherwise; why is for the log, not for everybody."""
     missing = plane.missing()
-    if missing:
+    for what, why in missing.items():
         response.status_code = 503
+        log.warning("not_ready", missing=what, why=why)
     return {"status": "not ready" if missing else "ok", "missing": list(missing)}
 
 

@@ -1,8 +1,9 @@
 """Every error as a problem: RFC 9457, with our stable code and, for denials, the reasons."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 import structlog
 from fastapi import FastAPI, Request
@@ -12,6 +13,10 @@ from starlette.exceptions import HTTPException
 
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError, OverBudgetError
+from controlplane.model.wording import worded
+
+_CODES: Final = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,14 +63,15 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 # installed for this class only
     items: Sequence[Mapping[str, object]] = error.errors()
     # What was sent stays out: it may hold what should not be echoed.
-    detail = "; ".join(f"{_place(item.get('loc'))}: {item.get('msg')}" for item in items[:20])
+    detail = "; ".join(f"{_place(item.get('loc'))}: {_why(item)}" for item in items[:20])
     return problem(InvalidRequestError(detail))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     del request
     assert isinstance(error, HTTPException)  # noqa: S101 # installed for this class only
-    return _answer(error.status_code, "http", {"detail": str(error.detail)}, error.headers)
+    code = _CODES.get(error.status_code, "http")
+    return _answer(error.status_code, code, {"detail": str(error.detail)}, error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -73,6 +79,12 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return problem(ControlPlaneError("something went wrong here; the log of the control plane says what"))
 
 
+def _why(item: Mapping[str, object]) -> str:
+    context = cast("Mapping[str, object]", item.get("ctx") or {})
+    return worded(str(item.get("type")), str(item.get("msg")), context)
+
+
 def _place(loc: object) -> str:
     parts = cast("tuple[object, ...]", loc) if isinstance(loc, tuple) else ()
-    return ".".join(str(part) for part in parts if part != "body")
+    # The name of an unknown key is told, so that a typo is found; but only where it looks like a name.
+    return ".".join(str(part) if _NAME.fullmatch(str(part)) else "…" for part in parts if part != "body") or "body"

@@ -22,7 +22,7 @@ def load(path: Path) -> Secret:
     """
     content = private_file.read(path, _WHAT)
     if content is None:
-        raise ConfigurationError(f"there is no audit key at {path}")
+        raise ConfigurationError(f"there is no audit key at {path}: put it back, no other one fits its store")
     found = _HEX.fullmatch(content)
     if found is None:
         raise ConfigurationError(f"{path} is no audit key: it must hold 64 hex digits")

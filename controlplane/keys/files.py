@@ -76,7 +76,9 @@ def load(path: Path) -> SigningKey:
     """
     content = private_file.read(path, _WHAT)
     if content is None:
-        raise ConfigurationError(f"there is no signing key at {path}")
+        raise ConfigurationError(
+            f"there is no signing key at {path}: `shorthold vault bootstrap` makes those of identities"
+        )
     return _parse(content, path)
 
 

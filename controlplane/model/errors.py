@@ -107,14 +107,19 @@ class NotSyncedError(ControlPlaneError):
     """Vault does not have this entitlement's roles as they stand in the files; no credential was made."""
 
     code, status, exit_status = "not-synced", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Run `shorthold sync plan`, then `shorthold sync apply`."
+    hint = (
+        "Run `shorthold sync plan`, then `shorthold sync apply`; if nothing is to change, the control plane reads "
+        "other files or is another version: restart it."
+    )
 
 
 class VaultUnavailableError(ControlPlaneError):
     """Vault did not answer, is sealed, or answered 5xx: the outcome is unknown and treated as 'it happened'."""
 
     code, status, exit_status = "vault-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Nothing is lost: what may have been made is being revoked. `shorthold dev status` shows the server."
+    hint = (
+        "Nothing is lost: what a request may have made is ended. See that the server is up and unsealed at its address."
+    )
 
 
 class VaultRefusedError(ControlPlaneError):
@@ -122,6 +127,13 @@ class VaultRefusedError(ControlPlaneError):
 
     code, status, exit_status = "vault-refused", HTTPStatus.BAD_GATEWAY, 2
     hint = "The server's policies or mounts differ from what is expected: run `shorthold vault bootstrap`."
+
+
+class TokenRefusedError(VaultRefusedError):
+    """Vault said no to a token that a person gave."""
+
+    code = "token-refused"
+    hint = "See that BAO_TOKEN or VAULT_TOKEN holds a valid token of this server that may do what is named above."
 
 
 class UnexpectedTokenError(ControlPlaneError):
@@ -135,7 +147,7 @@ class StoreUnavailableError(ControlPlaneError):
     """The store or its audit log cannot be written: nothing is granted."""
 
     code, status, exit_status = "store-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Check the disk and the database; revocation goes on by itself when it returns."
+    hint = "Check store.url, the disk and the database; a running control plane goes on by itself when it is back."
 
 
 class TargetUnavailableError(ControlPlaneError):

@@ -1,49 +1,57 @@
-"""Ask a certificate authority whether a certificate is revoked: its signed CRL must say so."""
+"""Ask a certificate authority whether a certificate is revoked: the CRL that its issuer signed must say so."""
 
 from collections.abc import Callable
 from datetime import datetime
 
 from cryptography import x509
 
+from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.lease import Evidence, Target
 from controlplane.ports import Clock
 
 
 class PkiProber:
-    """Fits `ports.Prober`. `fetch(mount, what)` reads the PEM of `ca`, `crl` or a serial from the authority."""
+    """Fits `ports.Prober`. `fetch(mount, path)` is the data at a public path of the authority, None where none is."""
 
-    def __init__(self, fetch: Callable[[str, str], str | None], clock: Clock) -> None:
+    def __init__(self, fetch: Callable[[str, str], JsonObject | None], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
-        """Whether the CRL, signed by the authority, lists the serial `principal`, or the certificate has run out.
+        """Whether the CRL of its own issuer, signed by it, lists the serial `principal`, or it has run out.
 
-        Raises: TargetUnavailableError: no CRL, or one that its authority did not sign.
-        Source: RFC 5280 5.
+        Raises: TargetUnavailableError: no certificate, no CRL, or one that its issuer did not sign.
+        Source: RFC 5280 5; OpenBao docs, api/secret/pki, "Read issuer CRL".
         """
         del issued_at  # a serial number is never used twice
+        leaf = self._data(target, f"cert/{principal}")
+        issuer = leaf.get("issuer_id") or "default"
         try:
-            authority = x509.load_pem_x509_certificate(self._pem(target, "ca"))
-            crl = x509.load_pem_x509_crl(self._pem(target, "crl"))
-            serial = int(principal.replace(":", "").replace("-", ""), 16)
+            certificate = x509.load_pem_x509_certificate(_pem(leaf, "certificate"))
+            authority = x509.load_pem_x509_certificate(_pem(self._data(target, f"issuer/{issuer}/json"), "certificate"))
+            crl = x509.load_pem_x509_crl(_pem(self._data(target, f"issuer/{issuer}/crl"), "crl"))
             signed = crl.is_signature_valid(authority.public_key())  # pyright: ignore[reportArgumentType] # any CA key
         except (ValueError, TypeError) as error:
-            raise TargetUnavailableError(
-                f"pki {target.name}: its CRL cannot be read ({type(error).__name__})"
-            ) from None
+            why = type(error).__name__
+            raise TargetUnavailableError(f"pki {target.name}: its CRL cannot be read ({why})") from None
         if not signed:
-            raise TargetUnavailableError(f"pki {target.name}: its CRL is not signed by its authority")
-        if crl.get_revoked_certificate_by_serial_number(serial) is not None:
+            raise TargetUnavailableError(f"pki {target.name}: its CRL is not signed by its issuer")
+        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
             return Evidence(gone=True, detail=f"pki {target.name}: serial {principal} is on the signed CRL")
-        pem = self._fetch(target.name, principal)
-        if pem is not None and x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc <= self._clock.now():
+        if certificate.not_valid_after_utc <= self._clock.now():
             return Evidence(gone=True, detail=f"pki {target.name}: certificate {principal} has expired")
         return Evidence(gone=False, detail=f"pki {target.name}: serial {principal} is not on the CRL")
 
-    def _pem(self, target: Target, what: str) -> bytes:
-        pem = self._fetch(target.name, what)
-        if pem is None:
-            raise TargetUnavailableError(f"pki {target.name} shows no {what}")
-        return pem.encode()
+    def _data(self, target: Target, path: str) -> JsonObject:
+        data = self._fetch(target.name, path)
+        if data is None:
+            raise TargetUnavailableError(f"pki {target.name} shows nothing at {path}")
+        return data
+
+
+def _pem(data: JsonObject, name: str) -> bytes:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value.encode()

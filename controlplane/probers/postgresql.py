@@ -1,7 +1,10 @@
 """Ask PostgreSQL whether a database user is gone, through a login that sees user names and sessions only."""
 
+import os
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,16 +15,19 @@ from controlplane.model.lease import Evidence, Target
 from controlplane.model.secret import Secret
 from controlplane.ports import Clock
 
-_TIMEOUT = 5  # seconds, for connecting and for the one statement
-_CLOCK_SKEW = timedelta(seconds=5)
+_TIMEOUT = 5
+"""Seconds for connecting, for the one statement, and for waiting until somebody else's question is answered."""
 
-# A session whose role was dropped shows no name any more, only an oid: one that began after the credential was
-# issued may be its session, so it counts. Source: PostgreSQL docs, "The Cumulative Statistics System".
+_NEW_LOGIN = timedelta(minutes=1)
+"""A login with which nobody gets in is replaced no sooner: each one is a user in the target for an hour."""
+
+# A session whose role was dropped shows no name any more, only an oid. Nobody can say whose it was, so any such
+# session counts; every revocation ends those it finds. Names and oids are shown to every login.
+# Source: PostgreSQL docs, "The Cumulative Statistics System", pg_stat_activity.
 _QUESTION = """
     SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = %(principal)s),
            (SELECT count(*) FROM pg_catalog.pg_stat_activity
-             WHERE usename = %(principal)s
-                OR (usename IS NULL AND usesysid IS NOT NULL AND backend_start >= %(since)s))
+             WHERE usename = %(principal)s OR (usename IS NULL AND usesysid IS NOT NULL AND usesysid <> 0))
 """
 
 
@@ -53,12 +59,13 @@ class PostgresqlProber:
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
         """Whether no role of that name exists and no session of it is open, anywhere in the server.
 
-        Raises: TargetUnavailableError: not configured, no login, or no answer; never counts as gone.
+        Raises: TargetUnavailableError: not configured, no login, or no answer in time; never counts as gone.
         """
+        del issued_at  # a user name is never used twice
         line = self._lines.get(target.name)
         if line is None:
             raise TargetUnavailableError(f"no target called {target.name} is configured, so nobody can ask it")
-        roles, sessions = line.ask(principal, issued_at - _CLOCK_SKEW)
+        roles, sessions = line.ask(principal)
         return Evidence(
             gone=not roles and not sessions,
             detail=f"postgresql {target.name}: {roles or 'no'} role {principal}, {sessions or 'no'} open session",
@@ -71,44 +78,69 @@ class PostgresqlProber:
 
 
 class _Line:
+    """The way to one target: its login as long as it is good, its connection as long as it holds."""
+
     def __init__(self, name: str, address: Address, login: Callable[[str], ProberLogin], clock: Clock) -> None:
-        self._name, self._address, self._login, self._clock = name, address, login, clock
+        self._name, self._address, self._new_login, self._clock = name, address, login, clock
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
-        self._renew_at: datetime | None = None
+        self._login: ProberLogin | None = None
+        self._login_at: datetime | None = None
 
-    def ask(self, principal: str, since: datetime) -> tuple[int, int]:
-        with self._lock:
+    def ask(self, principal: str) -> tuple[int, int]:
+        with self._alone():
             kept = self._connection is not None
             try:
-                return self._ask(principal, since)
+                return self._ask(principal)
             except psycopg.Error as error:
                 self._drop()
                 if not kept:
                     raise self._unavailable(error) from None
             try:  # the kept connection had died: ask once more on a new one
-                return self._ask(principal, since)
+                return self._ask(principal)
             except psycopg.Error as error:
                 self._drop()
                 raise self._unavailable(error) from None
 
     def close(self) -> None:
-        with self._lock:
+        with self._alone():
             self._drop()
 
-    def _ask(self, principal: str, since: datetime) -> tuple[int, int]:
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        # Whoever holds the line is done within two connects and two statements; waiting longer would only add
+        # threads to a target that does not answer.
+        if not self._lock.acquire(timeout=_TIMEOUT):
+            raise TargetUnavailableError(f"postgresql {self._name} is slow: others are still asking it")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _ask(self, principal: str) -> tuple[int, int]:
         connection = self._connected()
-        row = connection.execute(_QUESTION, {"principal": principal, "since": since}).fetchone()
+        with _cut_after(connection, _TIMEOUT):
+            row = connection.execute(_QUESTION, {"principal": principal}).fetchone()
         if row is None:
             raise psycopg.DataError("no row")
         return int(row[0]), int(row[1])
 
     def _connected(self) -> psycopg.Connection:
-        if self._connection is not None and self._renew_at is not None and self._clock.now() < self._renew_at:
-            return self._connection
-        self._drop()
-        login = self._login(self._name)
-        self._connection = psycopg.connect(
+        now = self._clock.now()
+        if self._login is None or now >= self._login.renew_at:
+            self._drop()
+            self._login, self._login_at = self._new_login(self._name), now
+        if self._connection is None:
+            try:
+                self._connection = self._connect(self._login)
+            except psycopg.Error:
+                if self._login_at is not None and now >= self._login_at + _NEW_LOGIN:
+                    self._login = None  # it may be that this user is gone: next time with a new one
+                raise
+        return self._connection
+
+    def _connect(self, login: ProberLogin) -> psycopg.Connection:
+        return psycopg.connect(
             host=self._address.host,
             port=self._address.port,
             dbname=self._address.database,
@@ -119,8 +151,6 @@ class _Line:
             options=f"-c statement_timeout={_TIMEOUT}s -c application_name=shorthold-prober",
             autocommit=True,
         )
-        self._renew_at = login.renew_at
-        return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -130,3 +160,17 @@ class _Line:
     def _unavailable(self, error: psycopg.Error) -> TargetUnavailableError:
         # libpq's own words may quote the connection string; the class says enough.
         return TargetUnavailableError(f"postgresql {self._name} did not answer ({type(error).__name__})")
+
+
+@contextmanager
+def _cut_after(connection: psycopg.Connection, seconds: float) -> Generator[None]:
+    """Cut the line when the answer takes too long: a server that hangs keeps no statement_timeout of its own."""
+    line = socket.socket(fileno=os.dup(connection.fileno()))
+    timer = threading.Timer(seconds, line.shutdown, (socket.SHUT_RDWR,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        line.close()

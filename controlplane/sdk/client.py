@@ -1,15 +1,19 @@
 """The agent's side of the HTTP API: ask, look, finish, and unwrap at Vault itself."""
 
 import json
+import re
+import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from controlplane.model.errors import ControlPlaneError
+from controlplane.model.errors import ConfigurationError, ControlPlaneError
 from controlplane.model.secret import Secret
 
-_LARGEST_ANSWER = 4 * 1024 * 1024
+_LARGEST_ANSWER: Final = 4 * 1024 * 1024
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 class UnreachableError(ControlPlaneError):
@@ -19,13 +23,21 @@ class UnreachableError(ControlPlaneError):
     hint = "Is the control plane running? `shorthold dev status` tells; SHORTHOLD_ADDR says where it is looked for."
 
 
+class ForeignAnswerError(ControlPlaneError):
+    """Somebody answered, but not as a control plane does: nothing is known of what became of the call."""
+
+    code, exit_status = "no-shorthold", 2
+    hint = "Is SHORTHOLD_ADDR the address of the control plane, and not that of Vault or of a proxy?"
+
+
 class AnsweredError(ControlPlaneError):
     """The other side said no; `problem` is its RFC 9457 body."""
 
     code, exit_status = "answered", 2
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(str(problem.get("detail") or f"HTTP status {status}"))
+        told: list[str] = [problem["detail"]] if problem.get("detail") else problem.get("errors") or []  # Vault's
+        super().__init__("; ".join(str(text) for text in told) or f"HTTP status {status}")
         self.http_status = status
         self.problem = problem
 
@@ -36,17 +48,25 @@ class AnsweredError(ControlPlaneError):
 
     @property
     def told_exit_status(self) -> int:
-        """3 where a decision or the token was refused, else 2."""
-        return 3 if self.http_status in {401, 403, 423, 429} else 2
+        """3 where a decision or the token was refused, 1 where what was asked makes no sense, else 2."""
+        if self.http_status in {401, 403, 423, 429}:
+            return 3
+        return 1 if self.http_status in {400, 422} else 2
 
 
 class Shorthold:
-    """A client of one control plane; `token` is asked for anew at every call. Safe for threads."""
+    """A client of one control plane; `token` is asked for anew at every call. Safe for threads.
+
+    Raises: ConfigurationError: `addr` is no http or https address.
+    Every call raises UnreachableError: nobody answered; ForeignAnswerError: somebody else did; ConfigurationError:
+    the token cannot be sent.
+    """
 
     def __init__(self, addr: str, token: Callable[[], Secret | None], *, timeout: float = 30.0) -> None:
-        self._addr = addr.rstrip("/")
+        self._addr = _address("the control plane's", addr)
         self._token = token
-        self._http = urllib3.PoolManager(maxsize=16, retries=False, timeout=urllib3.Timeout(connect=5, read=timeout))
+        self._timeout = urllib3.Timeout(connect=5, read=timeout)
+        self._http = urllib3.PoolManager(maxsize=16, retries=False, timeout=self._timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -65,74 +85,130 @@ class Shorthold:
         """
         headers = {"Idempotency-Key": key} if key else {}
         body = {name: value for name, value in asked.items() if value is not None}
-        return self._call("POST", "/v1/grants", body, headers)
+        return self._call("grant", "POST", "/v1/grants", body, headers)
 
     def explain(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
         """`POST /v1/grants?dry_run=1`: what would be decided, with every reason; nothing is made."""
         body = {name: value for name, value in asked.items() if value is not None}
-        return self._call("POST", "/v1/grants?dry_run=1", body)
+        return self._call("decision", "POST", "/v1/grants?dry_run=1", body)
 
     def show(self, id: str) -> dict[str, Any]:
         """`GET /v1/grants/{id}`."""
-        return self._call("GET", f"/v1/grants/{id}")
+        return self._call("grant", "GET", f"/v1/grants/{id}")
 
     def list(self) -> dict[str, Any]:
         """`GET /v1/grants`: the newest hundred of the caller's own."""
-        return self._call("GET", "/v1/grants")
+        return self._call("grants", "GET", "/v1/grants")
 
     def finish(self, id: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
-        query = f"?wait={wait}" if wait else ""
-        return self._call("POST", f"/v1/grants/{id}/finish{query}", {"outcome": outcome})
+        query = f"?{urlencode({'wait': wait})}" if wait else ""
+        return self._call("grant", "POST", f"/v1/grants/{id}/finish{query}", {"outcome": outcome})
 
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""
-        return self._call("GET", "/v1/entitlements")
+        return self._call("entitlements", "GET", "/v1/entitlements")
 
-    def unwrap(self, vault_addr: str, wrapping_token: Secret) -> dict[str, dict[str, Secret]]:
+    def unwrap(
+        self,
+        vault_addr: str,
+        wrapping_token: Secret,
+        *,
+        namespace: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> dict[str, dict[str, Secret]]:
         """The credentials by scope, opened at Vault itself: `POST sys/wrapping/unwrap`.
 
+        `tls` says whom to trust there and with which certificate to come; the system's trust without it.
         Works once. Raises: AnsweredError: already opened or run out: tell your incident responder.
         Source: OpenBao docs, api/system/wrapping-unwrap.
         """
-        answer = self._send(
-            "POST", f"{vault_addr.rstrip('/')}/v1/sys/wrapping/unwrap", {}, {"X-Vault-Token": wrapping_token.reveal()}
-        )
+        url = _address("Vault's", vault_addr) + "/v1/sys/wrapping/unwrap"
+        headers = {"X-Vault-Token": wrapping_token.reveal()} | ({"X-Vault-Namespace": namespace} if namespace else {})
+        with urllib3.PoolManager(retries=False, timeout=self._timeout, ssl_context=tls) as http:
+            _, answer = _send(http, "POST", url, {}, headers)
         data = cast("dict[str, dict[str, str]]", answer.get("data") or {})
         return {scope: {name: Secret(value) for name, value in fields.items()} for scope, fields in data.items()}
 
     def _call(
         self,
+        holds: str,
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        """The answer, which has the key `holds`, or a problem of ours with its code."""
         token = self._token()
-        bearer = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
-        return self._send(method, self._addr + path, body, {**bearer, **(headers or {})})
+        bearer = {"Authorization": f"Bearer {_sendable(token)}"} if token else {}
+        try:
+            status, answer = _send(self._http, method, self._addr + path, body, {**bearer, **(headers or {})})
+        except AnsweredError as error:
+            if "code" in error.problem:
+                raise
+            status, answer = error.http_status, {}
+        if holds not in answer:
+            raise ForeignAnswerError(f"{self._addr} answered with HTTP status {status} and is no Shorthold")
+        return answer
 
-    def _send(
-        self, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
-    ) -> dict[str, Any]:
-        try:
-            answer = self._http.request(
-                method,
-                url,
-                body=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", **headers},
-                redirect=False,  # a redirect would carry the token elsewhere
-                preload_content=False,
-            )
-            raw = answer.read(_LARGEST_ANSWER)
-            answer.release_conn()
-        except urllib3.exceptions.HTTPError as error:
-            raise UnreachableError(f"{url.split('?', maxsplit=1)[0]} did not answer ({type(error).__name__})") from None
-        try:
-            told: object = json.loads(raw) if raw else {}
-        except ValueError:
-            told = {}
-        parsed = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
-        if not 200 <= answer.status < 300:  # noqa: PLR2004 # the class of success, RFC 9110 15.3
-            raise AnsweredError(answer.status, parsed)
-        return parsed
+
+def _send(
+    http: urllib3.PoolManager, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
+    place = url.split("?", maxsplit=1)[0]
+    try:
+        answer = http.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", **headers},
+            redirect=False,  # a redirect would carry the token elsewhere
+            preload_content=False,
+        )
+        raw = answer.read(_LARGEST_ANSWER)
+        answer.release_conn()
+    except urllib3.exceptions.HTTPError as error:
+        raise UnreachableError(f"{place} {_why(error)}") from None
+    except ValueError:  # it quotes the header, and that may be the token
+        raise ConfigurationError("what is to be sent has characters that no HTTP header may have") from None
+    try:
+        told: object = json.loads(raw) if raw else {}
+    except ValueError:
+        told = {}
+    parsed = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 # the class of success, RFC 9110 15.3
+        raise AnsweredError(answer.status, parsed)
+    return answer.status, parsed
+
+
+def _address(whose: str, addr: str) -> str:
+    try:
+        parts = urlsplit(addr)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigurationError(f"{whose} address is written http://host:port or https://host")
+    return addr.rstrip("/")
+
+
+def _sendable(token: Secret) -> str:
+    text = token.reveal().strip()
+    if not _VISIBLE.fullmatch(text):
+        raise ConfigurationError("the bearer token is empty, or has blanks or characters in it that no token has")
+    return text
+
+
+def _why(error: urllib3.exceptions.HTTPError) -> str:
+    """What happened, in words; what the exception says itself may quote what was sent."""
+    match error:
+        case urllib3.exceptions.NameResolutionError():
+            return "was not reached: there is no such host"
+        case urllib3.exceptions.NewConnectionError():
+            return "was not reached: nobody listens there"
+        case urllib3.exceptions.TimeoutError():
+            return "did not answer in time"
+        case urllib3.exceptions.SSLError():
+            return "was not reached: its certificate is not trusted, or it speaks no TLS"
+        case _:
+            return "broke the connection off"

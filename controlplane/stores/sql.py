@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import (
     URL,
+    ColumnElement,
     Connection,
     Engine,
     Executable,
@@ -47,22 +48,30 @@ _LEASES = select(leases).where(leases.c.grant_id == bindparam("its_grant")).orde
 _DUE = and_(
     grants.c.due_at <= bindparam("now"), or_(grants.c.held_until.is_(None), grants.c.held_until <= bindparam("now"))
 )
-_ANY_DUE = select(grants.c.id).where(_DUE).limit(1)
-# As a CTE it is looked up once: inside IN, PostgreSQL may run it again and lock more than `limit`.
-_FIRST_DUE = (
-    select(grants.c.id)
-    .where(_DUE)
-    .order_by(grants.c.due_at, grants.c.id)
-    .limit(bindparam("limit"))
-    .with_for_update(skip_locked=True)
-    .cte("first_due")
-)
-_CLAIM = (
-    update(grants)
-    .where(grants.c.id.in_(select(_FIRST_DUE.c.id)))
-    .values(held_by=bindparam("holder"), held_until=bindparam("until"))
-    .returning(grants)
-)
+_LANES = {False: grants.c.attempts == 0, True: grants.c.attempts > 0}
+"""What is tried for the first time, and what has resisted before."""
+
+
+def _claim(lane: ColumnElement[bool]) -> Executable:
+    # As a CTE it is looked up once: inside IN, PostgreSQL may run it again and lock more than `limit`.
+    first = (
+        select(grants.c.id)
+        .where(_DUE, lane)
+        .order_by(grants.c.due_at, grants.c.id)
+        .limit(bindparam("limit"))
+        .with_for_update(skip_locked=True)
+        .cte("first_due")
+    )
+    return (
+        update(grants)
+        .where(grants.c.id.in_(select(first.c.id)))
+        .values(held_by=bindparam("holder"), held_until=bindparam("until"))
+        .returning(grants)
+    )
+
+
+_ANY_DUE = {again: select(grants.c.id).where(_DUE, lane).limit(1) for again, lane in _LANES.items()}
+_CLAIM = {again: _claim(lane) for again, lane in _LANES.items()}
 _HELD = and_(grants.c.id == bindparam("its_id"), grants.c.held_by == bindparam("holder"))
 _IS_HELD = select(grants.c.id).where(_HELD)
 _RELEASE = update(grants).where(_HELD).values(held_by=None, held_until=None)
@@ -151,13 +160,13 @@ class SqlStore:
             known.update(LeaseId(row.id) for row in self._read(some))
         return frozenset(known)
 
-    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
-        if not self._read(_ANY_DUE, now=now):
+        if not self._read(_ANY_DUE[again], now=now):
             return []  # most ticks find nothing, and then nobody who writes has to wait for them
         held = {"now": now, "limit": limit, "holder": self._holder, "until": now + hold}
         with self.writer.begin() as connection, told(self.writer.place):
-            claimed = [rows.grant(row) for row in connection.execute(_CLAIM, held)]
+            claimed = [rows.grant(row) for row in connection.execute(_CLAIM[again], held)]
         return sorted(claimed, key=lambda grant: (grant.due_at or now, grant.id))
 
     def release(self, grant: GrantId) -> None:

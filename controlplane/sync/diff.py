@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
+from controlplane.model.grant import Revision
 from controlplane.model.plan import Action, Change, Compiled, Layout, ObjectKind, Plan, VaultObject
 from controlplane.sync.ours import Origin, origin
 
@@ -36,6 +37,7 @@ def difference(
     `present` is by path; what is not ours in it is ignored. `leases` tells how many leases hang from each secret
     role that stands there; a path that is missing has none.
     """
+    wanted = list(wanted)
     targets = {item.path: item for compiled in wanted for item in compiled.objects}
     ours = {
         path: (item, where) for path, item in present.items() if (where := origin(layout, item.kind, path)) is not None
@@ -43,7 +45,8 @@ def difference(
     changes = [_put(item, ours[path][0] if path in ours else None) for path, item in targets.items()]
     unwanted = {path: found for path, found in ours.items() if path not in targets}
     busy = _busy(ours.values(), leases)
-    changes += [_away(item, busy.get(where, 0)) for item, where in unwanted.values()]
+    revisions = {compiled.entitlement.name: compiled.revision for compiled in wanted}
+    changes += [_away(item, busy.get(where, 0), revisions.get(where.entitlement)) for item, where in unwanted.values()]
     ordered = tuple(sorted((change for change in changes if change is not None), key=_place))
     return Plan(changes=ordered, digest=digest(ordered))
 
@@ -141,13 +144,15 @@ def _busy(ours: Iterable[tuple[VaultObject, Origin]], leases: Mapping[str, int])
     return counts
 
 
-def _away(item: VaultObject, leases: int) -> Change:
+def _away(item: VaultObject, leases: int, revision: Revision | None) -> Change:
+    """`revision` is what stands for the same entitlement from now on, None where nobody wants it any more."""
+    cause = "no entitlement wants it" if revision is None else f"revision {revision} replaces it"
     if item.kind is ObjectKind.JWT_ROLE:
-        return _change(Action.RETIRE, item, item.data, None, "no entitlement wants it: nobody logs in here any more")
+        return _change(Action.RETIRE, item, item.data, None, f"{cause}: nobody logs in here any more")
     if leases:
-        why = f"no entitlement wants it, but {leases} lease{'s hang' if leases > 1 else ' hangs'} from it still"
+        why = f"{cause}, but {leases} lease{'s hang' if leases > 1 else ' hangs'} from it still"
         return _change(Action.DRAIN, item, item.data, None, why)
-    return _change(Action.RETIRE, item, item.data, None, "no entitlement wants it and no lease hangs from it")
+    return _change(Action.RETIRE, item, item.data, None, f"{cause} and no lease hangs from it")
 
 
 def _change(action: Action, item: VaultObject, before: JsonObject | None, after: JsonObject | None, why: str) -> Change:

@@ -29,6 +29,8 @@ class Surroundings:
     revocability: Mapping[str, Revocability]
     """Of each engine, by its word."""
     today: date
+    issuers: frozenset[str] | None = None
+    """The names of the configured issuers; None where nobody knows them."""
 
 
 Finding = tuple[Path, str]
@@ -169,6 +171,14 @@ def _network_of_everybody(source: Source, around: Surroundings) -> Iterator[Find
             yield ("context", "networks", place), f"{network} is every address there is: name the networks closer"
 
 
+def _unknown_issuer(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A warning only: entitlements are reviewed where the control plane's settings are not at hand, too."""
+    for place, entry in enumerate(source.entitlement.eligibility):
+        if around.issuers is not None and entry.issuer not in around.issuers:
+            known = ", ".join(sorted(around.issuers))
+            yield ("eligibility", place, "issuer"), f"the settings have no issuer {entry.issuer}, only: {known}"
+
+
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
@@ -191,5 +201,6 @@ POLICY: Final[dict[str, Rule]] = {
 ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,
     "network-of-everybody": _network_of_everybody,
+    "unknown-issuer": _unknown_issuer,
 }
 """Warnings."""

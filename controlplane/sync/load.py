@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from controlplane.model.canonical import canonical
 from controlplane.model.entitlement import Entitlement, Scope
 from controlplane.model.errors import ConfigurationError
+from controlplane.model.wording import worded
 from controlplane.sync.document import MAX_BYTES, START, Document, Place, RefusedError, parse
 from controlplane.sync.document import Path as Loc
 from controlplane.sync.problem import Problem
@@ -53,7 +54,7 @@ def load(directory: Path, models: Mapping[str, type[Scope]]) -> Loaded:
     try:
         names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith((".yaml", ".yml")))
     except OSError as error:
-        raise ConfigurationError(f"the entitlements cannot be read: {error}") from None
+        raise ConfigurationError(f"the entitlements in {directory} cannot be read: {error.strerror}") from None
     folded = Counter(name.casefold() for name in names)
     sources: list[Source] = []
     problems: list[Problem] = []
@@ -153,10 +154,8 @@ def _said(error: ErrorDetails, path: Loc) -> tuple[str, str]:
             return "missing-key", f"the key {last} is missing"
         case "value_error":
             return "invalid-value", str(context.get("error", error["msg"]))
-        case "string_pattern_mismatch":
-            return "invalid-value", f"{_name(path)} must match {context.get('pattern')}"
         case _:
-            return "invalid-value", f"{_name(path)}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+            return "invalid-value", f"{_name(path)}: {worded(error['type'], error['msg'], context)}"
 
 
 def _name(path: Loc) -> str:

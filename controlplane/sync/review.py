@@ -42,8 +42,15 @@ class Review:
 _SHOWN = 20
 
 
-def review(directory: Path, layout: Layout, engines: Mapping[str, Engine], *, today: date) -> Review:
-    """Look at every file of `directory`.
+def review(
+    directory: Path,
+    layout: Layout,
+    engines: Mapping[str, Engine],
+    *,
+    today: date,
+    issuers: frozenset[str] | None = None,
+) -> Review:
+    """Look at every file of `directory`; `issuers` are the configured ones, where they are known.
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """
@@ -52,6 +59,7 @@ def review(directory: Path, layout: Layout, engines: Mapping[str, Engine], *, to
         layout=layout,
         revocability={word: engine.revocability for word, engine in engines.items()},
         today=today,
+        issuers=issuers,
     )
     loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     problems = list(loaded.problems)

@@ -64,7 +64,7 @@ class FakeIssuer:
         url: str = "https://issuer.example",
         *,
         clock: Clock,
-        name: str = "idp",
+        name: str = "acme",
         audience: str = "shorthold",
         keys: Sequence[IssuerKey] = (),
     ) -> None:

@@ -100,7 +100,9 @@ class FakePlane:
         logins = cast("Logins", _Watched("logins", self.vault.logins, self))
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
         record = Record(clock=self.clock, ids=self.ids)
-        self.identify = Identify(issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record)
+        self.identify = Identify(
+            clock=self.clock, issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record
+        )
         self.issue = IssueGrant(
             clock=self.clock,
             record=record,
@@ -139,7 +141,12 @@ class FakePlane:
         )
         self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
         self.worker = Worker(
-            store=self.store, clock=self.clock, reap=self.reap, tick=timedelta(milliseconds=20), threads=2
+            store=self.store,
+            clock=self.clock,
+            reap=self.reap,
+            tick=timedelta(milliseconds=20),
+            threads=2,
+            hold=timedelta(seconds=60),
         )
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
@@ -168,7 +175,10 @@ class FakePlane:
 
     def work(self) -> None:
         """What the worker does at this instant, in this thread."""
-        for grant in self.store.claim_due(self.clock.now(), limit=_MANY, hold=timedelta(seconds=60)):
+        now, hold = self.clock.now(), timedelta(seconds=60)
+        first = self.store.claim_due(now, limit=_MANY, hold=hold)
+        again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)
+        for grant in (*first, *again):
             try:
                 self.reap(grant)
             finally:

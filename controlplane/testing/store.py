@@ -150,10 +150,14 @@ class FakeStore:
         """Those among `ids` that some grant holds."""
         return frozenset(ids) & self._seen().leases.keys()
 
-    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
         with self._writing():
-            due = [(grant.due_at, grant) for grant in self._seen().grants.values() if grant.due_at is not None]
+            due = [
+                (grant.due_at, grant)
+                for grant in self._seen().grants.values()
+                if grant.due_at is not None and (grant.attempts > 0) == again
+            ]
             free = [
                 (due_at, grant.id, grant) for due_at, grant in due if due_at <= now and not self._is_held(grant.id, now)
             ]

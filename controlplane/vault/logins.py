@@ -1,6 +1,7 @@
 """Where a task logs in and reads its credentials; each call is made once, because each may make something."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
@@ -23,11 +24,17 @@ GRANT_KEY: Final = "grant"
 """The metadata of a task token under which its grant's id stands."""
 
 
+BEING_MADE: Final = timedelta(seconds=1)
+"""How long Vault may need between naming a new token's accessor and having all of the token on disk."""
+_NOBODY_S: Final = "nobody"
+
+
 class VaultLogins:
     """Fits `ports.Logins`. `broker` looks tokens up; a task acts with its own token only."""
 
-    def __init__(self, layout: Layout, broker: VaultClient) -> None:
+    def __init__(self, layout: Layout, broker: VaultClient, *, being_made: timedelta = BEING_MADE) -> None:
         self._mount = layout.auth_mount
+        self._being_made = being_made
         self._broker = broker
         self._jwt: Any = JWT(adapter=VaultAdapter(broker.transport, None))
         self._tokens: Any = Token(adapter=broker.adapter)
@@ -50,8 +57,11 @@ class VaultLogins:
 
     def accessors_of(self, grant: GrantId) -> Sequence[Accessor]:
         """Accessors of task tokens of this grant: asks for every accessor in the server, one by one."""
+        listed = [Accessor(accessor) for accessor in self._broker.list("auth/token/accessors")]
+        # Looking at a token whose login has not come to its end makes Vault delete it, whoever's it is.
+        time.sleep(self._being_made.total_seconds())
         found: list[Accessor] = []
-        for accessor in map(Accessor, self._broker.list("auth/token/accessors")):
+        for accessor in listed:
             token = self._look_up(accessor)
             if token is None or token.path != f"auth/{self._mount}/login":
                 continue  # ended meanwhile, or nothing of ours
@@ -85,7 +95,18 @@ class VaultLogins:
         except Refusal as refusal:
             if refusal.says("invalid accessor"):
                 return None
+            # A login that broke off leaves an accessor without a token, for ever. Vault refuses it in the words in
+            # which it refuses somebody who may not look at all, so ask which of the two it was.
+            if refusal.answered == HTTPStatus.FORBIDDEN and self._may_look():
+                return None
             raise
+
+    def _may_look(self) -> bool:
+        try:
+            self._tokens.lookup_accessor(_NOBODY_S)
+        except Refusal as refusal:
+            return refusal.says("invalid accessor")
+        return False
 
 
 class _Auth(BaseModel):

@@ -18,7 +18,6 @@ _CREATION: Final = (
     "SET LOCAL createrole_self_grant = 'set, inherit'",
     "SET LOCAL scram_iterations = 1",
     "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT 10",
-    'GRANT pg_read_all_stats TO "{{name}}"',
 )
 
 

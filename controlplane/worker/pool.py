@@ -10,11 +10,8 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from controlplane.model.errors import ControlPlaneError
-from controlplane.model.grant import Grant
+from controlplane.model.grant import TERMINAL, Grant
 from controlplane.ports import Clock, Store
-
-_HOLD = timedelta(seconds=60)
-"""How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -26,37 +23,79 @@ class _Scheduler(Protocol):
 
 
 class Worker:
-    """Runs `reap` on every due grant. Every replica has one; the store sees to it that no two get the same grant."""
+    """Runs `reap` on every due grant. Every replica has one; the store sees to it that no two get the same grant.
+
+    What is tried for the first time and what has resisted before have threads of their own, so that targets which
+    do not answer never keep a grant that ends now waiting.
+    """
 
     def __init__(
-        self, *, store: Store, clock: Clock, reap: Callable[[Grant], Grant], tick: timedelta, threads: int
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        reap: Callable[[Grant], Grant],
+        tick: timedelta,
+        threads: int,
+        hold: timedelta,
     ) -> None:
-        self._store, self._clock, self._reap, self._tick, self._threads = store, clock, reap, tick, threads
-        self._due = threading.Event()
-        self._stopping = threading.Event()
-        self._free = threading.Semaphore(threads)
-        self._dispatcher = threading.Thread(target=self._dispatch, name="shorthold-worker", daemon=True)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="shorthold-reap")
+        self._tick = tick
+        first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
+        self._first, self._lanes = first, (first, again)
         # In memory only: a persistent job store would run every job once per replica (APScheduler docs, FAQ).
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = cast("_Scheduler", BackgroundScheduler(job_defaults=defaults, timezone="UTC"))
 
     def start(self) -> None:
         """Begin; what became due while nobody ran comes first."""
-        self._scheduler.add_job(self.wake, "interval", seconds=self._tick.total_seconds())
+        self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
         self._scheduler.start()
-        self._dispatcher.start()
-        self.wake()
+        for lane in self._lanes:
+            lane.start()
 
     def wake(self) -> None:
-        """Look at once for what is due. Never blocks."""
-        self._due.set()
+        """Look at once for what is due for the first time; what has resisted waits for a tick. Never blocks."""
+        self._first.wake()
 
     def stop(self) -> None:
         """Finish what is at hand and stop; what remains is in the store."""
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        self._scheduler.shutdown(wait=False)
+        for lane in self._lanes:
+            lane.join()
+
+    def _look(self) -> None:
+        for lane in self._lanes:
+            lane.wake()
+
+
+class _Lane:
+    """One dispatcher that claims, and the threads that work on what it claimed."""
+
+    def __init__(
+        self, store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, threads: int, hold: timedelta, again: bool
+    ) -> None:
+        self._store, self._clock, self._reap, self._hold, self._again = store, clock, reap, hold, again
+        name = "shorthold-again" if again else "shorthold-first"
+        self._due = threading.Event()
+        self._stopping = threading.Event()
+        self._free = threading.Semaphore(threads)
+        self._dispatcher = threading.Thread(target=self._dispatch, name=name, daemon=True)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def start(self) -> None:
+        self._due.set()
+        self._dispatcher.start()
+
+    def wake(self) -> None:
+        self._due.set()
+
+    def ask_to_stop(self) -> None:
         self._stopping.set()
         self._due.set()
-        self._scheduler.shutdown(wait=False)
+
+    def join(self) -> None:
         self._dispatcher.join()
         self._pool.shutdown(wait=True)
 
@@ -67,32 +106,34 @@ class Worker:
             if self._stopping.is_set():
                 return
             try:
-                while self._claim_one():
+                while self._claim():
                     pass
             except ControlPlaneError as error:
                 log.warning("worker_cannot_claim", code=error.code, detail=error.detail)
             except Exception:
                 log.exception("worker_cannot_claim")  # whatever it was, the next tick tries again
 
-    def _claim_one(self) -> bool:
-        """Start one due grant; False when nothing is due or we are stopping."""
+    def _claim(self) -> bool:
+        """Start as many due grants as threads are free for; False when no more is due, or when we are stopping."""
         self._free.acquire()
-        if self._stopping.is_set():
-            return False
+        room = 1
+        while self._free.acquire(blocking=False):
+            room += 1
         claimed: list[Grant] = []
         try:
-            claimed.extend(self._store.claim_due(self._clock.now(), limit=1, hold=_HOLD))
+            if not self._stopping.is_set():
+                claimed.extend(self._store.claim_due(self._clock.now(), limit=room, hold=self._hold, again=self._again))
         finally:
-            if not claimed:
-                self._free.release()
+            if len(claimed) < room:
+                self._free.release(room - len(claimed))
         for grant in claimed:
             self._pool.submit(self._work, grant)
-        return bool(claimed)
+        return len(claimed) == room
 
     def _work(self, grant: Grant) -> None:
         try:
-            self._reap(grant)
-            self._store.release(grant.id)
+            if self._reap(grant).state not in TERMINAL:  # nobody holds a tombstone
+                self._store.release(grant.id)
         except ControlPlaneError as error:
             # Its hold runs out by itself; that is the back-off when not even the store could be told.
             log.warning("grant_not_reaped", grant=grant.id, code=error.code, detail=error.detail)

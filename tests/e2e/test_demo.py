@@ -49,7 +49,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Generator[Told]:
     bao = place / "bao"
     bao.write_text(f'#!/bin/sh\nexec "{bao_binary(None)}" "$@" -config="{place}/raw.hcl"\n', encoding="utf-8")
     bao.chmod(0o700)
-    environment = {**os.environ, "TMPDIR": str(place), "SHORTHOLD_BAO_BIN": str(bao), "NO_COLOR": "1"}
+    elsewhere = {
+        "BAO_ADDR": "http://127.0.0.1:1",
+        "VAULT_TOKEN": "nobodys",
+        "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/x",
+        "SHORTHOLD_ADDR": "http://127.0.0.1:1",
+        "SHORTHOLD_CONFIG": str(place / "none.toml"),
+    }
+    environment = {**os.environ, **elsewhere, "TMPDIR": str(place), "SHORTHOLD_BAO_BIN": str(bao), "NO_COLOR": "1"}
     run = subprocess.run(
         [sys.executable, "-m", "controlplane", "demo", "--keep"],
         cwd=place,

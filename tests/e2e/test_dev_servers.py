@@ -15,7 +15,8 @@ from controlplane.dev.loopback import HOST
 from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.keys.files import generate
-from controlplane.model.errors import VaultRefusedError
+from controlplane.model.errors import LocalServerError, VaultRefusedError
+from controlplane.model.secret import Secret
 from controlplane.vault.client import Server
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -33,6 +34,13 @@ def test_openbao_is_active_and_survives_kill_9_on_the_same_port(openbao: OpenBao
     assert openbao.addr == port
     assert openbao.audit_log.stat().st_size > 0
     assert not openbao.start(bao_binary(None))
+
+
+def test_on_somebody_elses_postgres_a_manager_with_another_password_is_left_as_it_is(postgres: PostgreSQL) -> None:
+    with pytest.raises(LocalServerError, match="another project"):
+        orders.prepare(postgres.owner, Secret("another-password"), ours=False)
+    assert not orders.prepare(postgres.owner, postgres.manager_password, ours=False)
+    psycopg.connect(postgres.dsn(orders.MANAGER, postgres.manager_password, orders.DATABASE).reveal()).close()
 
 
 def test_only_the_bootstrap_key_opens_openbao_and_it_opens_no_more_than_setting_up_takes(openbao: OpenBao) -> None:

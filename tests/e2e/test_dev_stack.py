@@ -122,6 +122,11 @@ def test_what_dev_env_exports_reaches_the_database_and_changes_nothing_for_dev_u
         assert connection.execute("SELECT count(*) FROM billing.invoices").fetchone() == (4000,)
     again = _shorthold(running, "dev", "up", env=env)
     assert again.returncode == 0, again.stderr
+    assert "evaluate" not in again.stderr
+    moved = {**env, "SHORTHOLD_DEV_ADDRESSES": "http://127.0.0.1:1", "BAO_ADDR": "http://127.0.0.1:1"}
+    again = _shorthold(running, "dev", "up", env=moved)
+    assert again.returncode == 0, again.stderr
+    assert "evaluate `shorthold dev env` again" in again.stderr
     assert _parts(running) == before
 
 
@@ -136,7 +141,14 @@ def test_a_token_from_the_command_line_has_the_claims_that_were_asked_for(runnin
     assert claims["kubernetes.io"] == {"namespace": "agents"}
     assert claims["groups"] == ["billing"]
     assert claims["exp"] - claims["iat"] == 90
-    for wrong in (("--claim", "x"), ("--claim", "iss=x"), ("--claim-json", "x={"), ("--lifetime", "90")):
+    for wrong in (
+        ("--claim", "x"),
+        ("--claim", "iss=x"),
+        ("--claim-json", "x={"),
+        ("--lifetime", "90"),
+        ("--lifetime", "2h"),
+        ("--subject", ""),
+    ):
         refused = _shorthold(running, "dev", "token", "--subject", "x", *wrong)
         assert refused.returncode == 1
         assert refused.stdout == ""
@@ -206,6 +218,11 @@ def test_servers_that_the_environment_names_take_the_place_of_the_embedded_ones(
             "DATABASE_URL": f"postgresql://postgres:{postgres.password.reveal()}@{HOST}:{postgres.port}/postgres?sslmode=disable",
         }
         operator.close()
+        refused = _shorthold(tmp_path, "dev", "up", env={**env, "VAULT_TOKEN": "nobodys"})
+        assert refused.returncode == 2, refused.stderr
+        with psycopg.connect(postgres.owner.reveal()) as connection:
+            assert connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'shorthold_manager'").fetchone() is None
+        assert Home.of(tmp_path).recall("database_url") is None
         up = _shorthold(tmp_path, "dev", "up", env=env)
         assert up.returncode == 0, up.stderr
         assert [(part.state, part.pid is None) for part in _parts(tmp_path)] == [
@@ -275,9 +292,10 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_to_run_where_nothing_was_started(tmp_path: Path) -> None:
-    for command in ("status", "env"):
-        asked = _shorthold(tmp_path, "dev", command)
+    for command in (("status",), ("env",), ("token", "--subject", "x")):
+        asked = _shorthold(tmp_path, "dev", *command)
         assert asked.returncode == 1
+        assert "Traceback" not in asked.stderr
         assert "dev up" in asked.stderr
     assert _shorthold(tmp_path, "dev", "down").returncode == 0
     assert list(tmp_path.iterdir()) == []

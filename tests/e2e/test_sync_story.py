@@ -206,7 +206,7 @@ def test_what_is_not_ours_is_never_touched(platform: Platform) -> None:
         platform.root.write(path, body)
     for file in platform.roles.glob("*.yaml"):
         file.unlink()
-    platform.run("apply", "--yes")
+    platform.run("apply", "--yes", "--prune")
     assert platform.standing() == set()
     for path in foreign:
         assert platform.root.read(path) is not None

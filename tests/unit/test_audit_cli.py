@@ -1,6 +1,7 @@
 """`shorthold audit` as a person or a script uses it."""
 
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -20,6 +21,7 @@ from controlplane.stores.sql import open_store
 from controlplane.testing.store import sample_event
 
 Shell = Callable[..., tuple[int, str, str]]
+GRANTS = [GrantId("gr_" + letter * 24) for letter in "ab"]
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     store = open_store(f"sqlite:///{tmp_path}/store.db", audit_key=load_or_create(tmp_path / "keys" / "audit.key"))
     for number in range(1, 6):
         with store.transaction() as tx:
-            tx.append(sample_event(number, Kind.LEASE_ISSUED, GrantId(f"gr_{number % 2}")))
+            tx.append(sample_event(number, Kind.LEASE_ISSUED, GRANTS[number % 2]))
     store.close()
     return tmp_path
 
@@ -143,8 +145,20 @@ def test_tail_shows_the_last_events_oldest_first(shell: Shell) -> None:
 
 
 def test_tail_of_one_grant_shows_only_its_events(shell: Shell) -> None:
-    found = json.loads(shell("audit", "tail", "--grant", "gr_0", "-o", "json")[1])
+    found = json.loads(shell("audit", "tail", "--grant", GRANTS[0], "-o", "json")[1])
     assert [event["seq"] for event in found] == [2, 4]
+
+
+def test_an_id_that_is_none_is_wrong_use_and_not_an_empty_answer(shell: Shell) -> None:
+    status, out, err = shell("audit", "tail", "--grant", "nope")
+    assert (status, out) == (1, "")
+    assert "no grant id" in err
+
+
+def test_a_line_of_tail_ends_where_its_words_end(shell: Shell) -> None:
+    lines = shell("audit", "tail")[1].splitlines()
+    assert len(lines) == 6
+    assert all(line == line.rstrip() and len(line) < 120 for line in lines)
 
 
 def test_l06_nothing_in_the_log_moves_a_terminal(shell: Shell, home: Path) -> None:
@@ -179,6 +193,34 @@ def test_export_to_a_file_is_whole_and_its_owners_only(shell: Shell, home: Path)
     assert status == 1
     assert "cannot be written" in err
     assert not list(home.glob(".*part"))
+
+
+def test_export_to_a_pipe_or_a_device_writes_to_it_and_leaves_it_what_it_is(shell: Shell, home: Path) -> None:
+    os.mkfifo(home / "pipe")
+    reader = os.open(home / "pipe", os.O_RDWR)  # both ends, so that nobody waits for the other
+    try:
+        assert shell("audit", "export", "--out", "pipe")[0] == 0
+        assert stat.S_ISFIFO((home / "pipe").lstat().st_mode)
+        assert len(os.read(reader, 65_536).splitlines()) == 5
+    finally:
+        os.close(reader)
+
+
+def test_export_writes_through_a_link_and_follows_no_draft_that_somebody_laid(shell: Shell, home: Path) -> None:
+    (home / "victim").write_text("untouched")
+    (home / ".log.jsonl.part").symlink_to(home / "victim")
+    (home / "link").symlink_to(home / "log.jsonl")
+    assert shell("audit", "export", "--out", "link")[0] == 0
+    assert (home / "link").is_symlink()
+    assert len((home / "log.jsonl").read_text().splitlines()) == 5
+    assert shell("audit", "export", "--out", "log.jsonl")[0] == 0
+    assert (home / "victim").read_text() == "untouched"
+
+
+def test_more_lines_than_anybody_can_read_are_wrong_use(shell: Shell) -> None:
+    status, out, err = shell("audit", "tail", "-n", "99999999999999999999")
+    assert (status, out) == (1, "")
+    assert "range" in err
 
 
 def test_tail_follows_what_a_control_plane_writes(home: Path) -> None:

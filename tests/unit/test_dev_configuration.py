@@ -8,6 +8,7 @@ import pytest
 from controlplane.dev.configuration import configuration_file, write_configuration
 from controlplane.dev.home import Home
 from controlplane.dev.outside import Target
+from controlplane.dev.shipped import code_digest
 from controlplane.dev.stack import LAYOUT
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
@@ -51,6 +52,25 @@ def test_it_says_whether_anything_changed_and_takes_the_projects_own_roles(proje
     assert not _write(home, project)
     (project / "roles").mkdir()
     assert _write(home, project)
+
+
+def test_other_code_is_another_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = _home(project)
+    _write(home, project)
+    monkeypatch.setattr("controlplane.dev.configuration.code_digest", lambda: "0" * 16)
+    assert _write(home, project)
+
+
+def test_the_code_is_told_by_what_stands_in_its_files(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    source = tmp_path / "deeper" / "module.py"
+    source.write_text("1")
+    first = code_digest(tmp_path)
+    assert code_digest(tmp_path) == first
+    source.write_text("2")
+    second = code_digest(tmp_path)
+    source.rename(tmp_path / "module.py")
+    assert len({first, second, code_digest(tmp_path)}) == 3
 
 
 def test_a_path_that_no_configuration_file_can_hold_is_refused(tmp_path: Path) -> None:

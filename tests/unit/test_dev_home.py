@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.dev.home import Home, kept_password, write_private
+from controlplane.dev.stack import Stack
 from controlplane.model.errors import LocalServerError
 
 
@@ -67,10 +68,19 @@ def test_a_copied_project_is_refused_and_a_moved_one_goes_on(tmp_path: Path) -> 
 def test_a_damaged_state_file_is_named(tmp_path: Path) -> None:
     home = Home.of(tmp_path)
     home.make()
-    for damage in ("", "{", "[]", '{"id": "x"}'):
+    ports = '{"id": "x", "home": "/", "facts": {}, "ports": {"openbao": %s}}'
+    for damage in ("", "{", "[]", '{"id": "x"}', ports % '"4002"', ports % "0", ports % "null"):
         write_private(home.directory / "state.json", damage)
-        with pytest.raises(LocalServerError, match=r"state\.json"):
+        with pytest.raises(LocalServerError, match=r"state\.json.*shorthold dev down"):
             Home.of(tmp_path).make()
+
+
+def test_a_damaged_state_file_does_not_stop_everything_from_being_stopped(tmp_path: Path) -> None:
+    Home.of(tmp_path).make()
+    write_private(tmp_path / ".shorthold" / "state.json", "{")
+    told: list[str] = []
+    Stack(project=tmp_path, say=told.append).down()
+    assert len(told) == 4
 
 
 def test_a_directory_that_lost_its_state_file_is_not_taken_for_a_new_one(tmp_path: Path) -> None:

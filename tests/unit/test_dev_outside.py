@@ -15,6 +15,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         monkeypatch.delenv(f"BAO_{name}", raising=False)
         monkeypatch.delenv(f"VAULT_{name}", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("SHORTHOLD_DEV_ADDRESSES", raising=False)
     home = Home.of(tmp_path)
     home.make()
     state = home.directory / "state.json"
@@ -32,6 +33,20 @@ def test_what_dev_env_exports_still_means_the_embedded_servers(home: Home, monke
     monkeypatch.setenv("DATABASE_URL", "postgresql://postgres@127.0.0.1:4003/orders")
     assert outside_vault(home) is None
     assert outside_target(home) is None
+
+
+def test_what_dev_env_of_another_project_exported_is_not_outside_even_when_its_ports_have_moved(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, database = "http://127.0.0.1:5002", "postgresql://postgres@127.0.0.1:5003/orders"
+    monkeypatch.setenv("SHORTHOLD_DEV_ADDRESSES", f"http://127.0.0.1:5001 {vault} {database}")
+    monkeypatch.setenv("BAO_ADDR", vault)
+    monkeypatch.setenv("VAULT_ADDR", vault)
+    monkeypatch.setenv("DATABASE_URL", database)
+    assert outside_vault(home) is None
+    assert outside_target(home) is None
+    monkeypatch.setenv("DATABASE_URL", "postgresql://owner@db.example/postgres")  # named after `dev env`
+    assert outside_target(home) is not None
 
 
 def test_bao_addr_comes_before_vault_addr_and_wants_an_operators_token(

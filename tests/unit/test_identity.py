@@ -17,12 +17,12 @@ AT = datetime(2026, 1, 5, tzinfo=UTC)
 names = st.text(max_size=30)
 
 
-def who(claims: Mapping[str, Any] | None = None, *, subject: str = "agent-1", issuer: str = "idp") -> VerifiedClaims:
+def who(claims: Mapping[str, Any] | None = None, *, subject: str = "agent-1", issuer: str = "acme") -> VerifiedClaims:
     return VerifiedClaims(issuer=IssuerName(issuer), subject=subject, claims=claims or {}, issued_at=AT, expires_at=AT)
 
 
 def rule(**fields: Any) -> Eligibility:
-    return Eligibility.model_validate({"issuer": "idp", "subject": "agent-1", **fields})
+    return Eligibility.model_validate({"issuer": "acme", "subject": "agent-1", **fields})
 
 
 @given(names, names)
@@ -42,7 +42,7 @@ def test_two_workloads_never_share_an_id(issuer: str, subject: str, other_issuer
 
 
 def test_a_workload_id_never_changes_between_releases() -> None:
-    assert who().workload == "wl_c2d86e5475e6b2e2da13adaca9249e97"
+    assert who().workload == "wl_ba6ecff0a01e84f4e78f50fe61bd72bd"
 
 
 def test_a_claim_is_found_by_its_path() -> None:

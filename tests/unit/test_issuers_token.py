@@ -45,7 +45,7 @@ def refusal(trust: TrustedIssuers, token: Secret) -> str:
 
 def test_an_honest_token_proves_its_workload(issuer: FakeIssuer, trust: TrustedIssuers) -> None:
     who = trust.verify(issuer.mint("repo:acme/agent", environment="prod"))
-    assert (who.issuer, who.subject) == ("idp", "repo:acme/agent")
+    assert (who.issuer, who.subject) == ("acme", "repo:acme/agent")
     assert who.claim("environment") == "prod"
     assert who.issued_at == CLOCK.now()
     assert (who.expires_at - who.issued_at).total_seconds() == 300

@@ -12,8 +12,14 @@ from controlplane.cli.plan_view import print_plan
 from controlplane.cli.sync import sync
 from controlplane.engines import engines
 from controlplane.model.canonical import JsonValue
-from controlplane.model.errors import BrokenEntitlementsError, ConfigurationError, StalePlanError
-from controlplane.model.plan import Plan, VaultObject
+from controlplane.model.errors import (
+    BrokenEntitlementsError,
+    ConfigurationError,
+    StalePlanError,
+    TokenRefusedError,
+    VaultRefusedError,
+)
+from controlplane.model.plan import Compiled, Layout, Plan, VaultObject
 from controlplane.sync import planfile
 from controlplane.sync.diff import difference
 from controlplane.sync.radius import radius
@@ -67,6 +73,19 @@ def test_a_warning_is_said_and_is_no_failure(directory: Path) -> None:
     result = run("lint", "--roles", str(directory))
     assert result.exit_code == 0
     assert "warning: 0.0.0.0/0 is every address there is" in result.stdout
+
+
+def test_an_issuer_that_the_settings_do_not_have_is_a_warning_where_there_are_settings(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHORTHOLD_CONFIG", raising=False)
+    assert "unknown-issuer" not in run("lint").stdout
+    (directory.parent / "shorthold.toml").write_text(
+        '[[issuers]]\nname = "other"\nurl = "https://other.example"\naudiences = ["shorthold"]\n'
+    )
+    result = run("lint")
+    assert result.exit_code == 0
+    assert "warning: the settings have no issuer dev, only: other [unknown-issuer]" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["plan", "apply"])
@@ -150,3 +169,98 @@ def test_what_others_wrote_into_vault_cannot_speak_to_the_terminal(capsys: pytes
     shown = capsys.readouterr().out
     assert "[bold]" in shown
     assert not set(shown) & {"\x1b", "\x07", "\u202e"}
+
+
+class Standing:
+    """Fits the port Roles, with what somebody once applied."""
+
+    def __init__(self, *compiled: Compiled) -> None:
+        self.objects = {item.path: item for one in compiled for item in one.objects}
+
+    def read(self, layout: Layout) -> dict[str, VaultObject]:
+        del layout
+        return dict(self.objects)
+
+    def leases_under(self, role: VaultObject) -> int:
+        del role
+        return 0
+
+    def write(self, item: VaultObject) -> None:
+        self.objects[item.path] = item
+
+    def delete(self, item: VaultObject) -> None:
+        del self.objects[item.path]
+
+
+def replacing() -> tuple[Compiled, Compiled, Plan]:
+    old = compiled_entitlement(ttl={"default": "5m", "max": "15m"})
+    new = compiled_entitlement(ttl={"default": "5m", "max": "14m"})
+    return old, new, difference(LAYOUT, [new], Standing(old).objects, leases={})
+
+
+def test_a_changed_entitlement_is_shown_as_what_changed_and_not_as_something_new(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old, new, plan = replacing()
+    print_plan(plan, [])
+    shown = capsys.readouterr().out
+    login = f"+ jwt-role auth/shorthold/role/{new.naming.base}\n    # in place of revision {old.revision}\n"
+    assert f"{login}    ~ token_explicit_max_ttl: 900 -> 840\n    ~ token_max_ttl: 900 -> 840\n\n" in shown
+    assert f"# in place of revision {old.revision}, with nothing new but the name" in shown
+    assert f"# revision {new.revision} replaces it: nobody logs in here any more" in shown
+    assert "no entitlement wants it" not in shown
+
+
+def test_an_entitlement_that_nobody_wants_any_more_is_said_so() -> None:
+    plan = difference(LAYOUT, [], Standing(compiled_entitlement()).objects, leases={})
+    assert all("no entitlement wants it" in change.why for change in plan.changes)
+
+
+@pytest.mark.parametrize("command", [["plan"], ["apply", "--yes"]])
+def test_an_empty_directory_empties_vault_only_if_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "none").mkdir()
+    standing = Standing(compiled_entitlement())
+    monkeypatch.setattr("controlplane.cli.sync._vault", lambda: standing)
+    result = run(*command, "--roles", str(tmp_path / "none"))
+    assert result.exit_code == 2
+    assert "3 objects of ours in Vault would go" in result.stderr
+    assert "--prune" in result.stderr
+    assert len(standing.objects) == 3
+    assert run(*command, "--roles", str(tmp_path / "none"), "--prune").exit_code == 0
+    assert len(standing.objects) == (3 if command == ["plan"] else 0)
+
+
+def test_the_hint_after_a_plan_names_what_the_apply_needs(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standing = Standing()
+    monkeypatch.setattr("controlplane.cli.sync._vault", lambda: standing)
+    result = run("plan", "--roles", str(directory), "--out", "it.plan")
+    assert f"`shorthold sync apply it.plan --roles {directory}` does exactly this" in result.stderr
+    assert run("apply", "it.plan", "--roles", str(directory)).exit_code == 0
+    assert standing.objects
+
+
+def test_a_file_where_a_directory_is_asked_for_is_wrong_use(directory: Path) -> None:
+    result = run("lint", "--roles", str(directory / "orders-read.yaml"))
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
+def test_a_refused_token_of_one_s_own_is_what_the_hint_speaks_of(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Standing):
+        def read(self, layout: Layout) -> dict[str, VaultObject]:
+            del layout
+            raise VaultRefusedError("LIST database/roles: permission denied")
+
+    assert directory.is_dir()
+    monkeypatch.setattr("controlplane.cli.sync._vault", Refusing)
+    monkeypatch.setenv("BAO_TOKEN", "bad")
+    error = run("plan").exception
+    assert isinstance(error, TokenRefusedError)
+    assert "BAO_TOKEN" in error.hint
+    monkeypatch.delenv("BAO_TOKEN")
+    monkeypatch.delenv("VAULT_TOKEN", raising=False)
+    assert type(run("plan").exception) is VaultRefusedError

@@ -137,7 +137,7 @@ def test_all_errors_of_all_files_are_shown_in_order(tmp_path: Path) -> None:
             ("subject: repo:acme/agent:ref:refs/heads/main", "subject: 5"),
             (8, 14),
             "invalid-value",
-            "string",
+            "a text",
             id="a number for a subject",
         ),
         pytest.param(
@@ -148,10 +148,14 @@ def test_all_errors_of_all_files_are_shown_in_order(tmp_path: Path) -> None:
             id="another name than the file's",
         ),
         pytest.param(
-            ("entitlement: orders-read", "entitlement: ../x"), (1, 14), "invalid-value", "match", id="Y10 path"
+            ("entitlement: orders-read", "entitlement: ../x"), (1, 14), "invalid-value", "small letters", id="Y10 path"
         ),
         pytest.param(
-            ("entitlement: orders-read", "entitlement: 'a b'"), (1, 14), "invalid-value", "match", id="Y10 space"
+            ("entitlement: orders-read", "entitlement: 'a b'"),
+            (1, 14),
+            "invalid-value",
+            "small letters",
+            id="Y10 space",
         ),
         pytest.param(
             ("[answer-question]", "[answer-question, answer-question]"),

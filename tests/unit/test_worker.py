@@ -44,6 +44,18 @@ def test_what_became_due_while_nobody_ran_comes_first_oldest_first(store: FakeSt
     assert reaped.ids == [_id(1), _id(2), _id(3)]
 
 
+def test_a_grant_that_is_due_again_is_taken_again_at_once(store: FakeStore, clock: FakeClock) -> None:
+    _add(store, 1)
+    reaped = _Reaped(store)
+    with _running(store, clock, reaped) as worker:
+        _until(lambda: reaped.done == 1)
+        watched = store.grant(_id(1))
+        assert watched is not None
+        with store.transaction() as tx:
+            tx.save(watched.but(due_at=clock.now()))
+        _until(lambda: worker.wake() is None and reaped.done == 2)
+
+
 def test_what_is_not_due_is_left_alone(store: FakeStore, clock: FakeClock) -> None:
     _add(store, 1, due_in=timedelta(hours=1))
     _add(store, 2)
@@ -99,7 +111,9 @@ def test_a_store_that_fails_does_not_end_the_worker(clock: FakeClock, error: Exc
         assert reaped.ids == []
         store.error = None
         _until(lambda: reaped.ids == [_id(1)])
-    assert {line["event"] for line in logged} == {"worker_cannot_claim"}
+    assert {(line["event"], line.get("code")) for line in logged} == {
+        ("worker_cannot_claim", getattr(error, "code", None))
+    }
 
 
 def test_two_workers_never_act_on_the_same_grant(store: FakeStore, clock: FakeClock) -> None:
@@ -174,6 +188,7 @@ class _Reaped:
             self.gate.set()
         self.begun: list[GrantId] = []
         self.ids: list[GrantId] = []
+        self.done = 0
 
     def __call__(self, grant: Grant) -> Grant:
         self.begun.append(grant.id)
@@ -185,6 +200,7 @@ class _Reaped:
         done = grant.but(due_at=None)
         with self.store.transaction() as tx:
             tx.save(done)
+        self.done += 1
         return done
 
 
@@ -195,15 +211,15 @@ class _Failing(FakeStore):
         self.failed = 0
 
     @override
-    def claim_due(self, now: datetime, *, limit: int, hold: timedelta) -> Sequence[Grant]:
+    def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         if self.error is not None:
             self.failed += 1
             raise self.error
-        return super().claim_due(now, limit=limit, hold=hold)
+        return super().claim_due(now, limit=limit, hold=hold, again=again)
 
 
 def _worker(store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, tick: timedelta, threads: int) -> Worker:
-    return Worker(store=store, clock=clock, reap=reap, tick=tick, threads=threads)
+    return Worker(store=store, clock=clock, reap=reap, tick=tick, threads=threads, hold=timedelta(minutes=1))
 
 
 @contextmanager

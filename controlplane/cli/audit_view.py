@@ -1,0 +1,71 @@
+"""How an event looks to a person: one sentence; everything that it says is in `-o json`."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from controlplane.audit.chain import Unreadable
+from controlplane.audit.record import one_line
+from controlplane.cli.output import instant
+from controlplane.model.canonical import JsonObject, JsonValue, canonical
+from controlplane.model.canonical import instant as written
+from controlplane.model.event import Event, Kind, Link
+
+COLUMNS = ("seq", "at", "kind", "grant", "what")
+
+
+def row(link: Link | Unreadable) -> dict[str, str]:
+    """The cells of one event. Somebody may have been at the table: nothing of it moves a terminal."""
+    if isinstance(link, Unreadable):
+        cells = {"seq": str(link.seq), "what": link.what}
+    else:
+        event = link.event
+        cells = {
+            "seq": str(link.seq),
+            "at": instant(written(event.at)),
+            "kind": event.kind.value,
+            "grant": event.grant or "",
+            "what": sentence(event),
+        }
+    return {name: one_line(cells.get(name, "")) for name in COLUMNS}
+
+
+def sentence(event: Event) -> str:
+    """What happened, in short; a body that is not as ours are is shown as it is."""
+    body = event.body
+    try:
+        return _sentence(event.kind, body)
+    except (KeyError, TypeError):
+        return canonical(body).decode()
+
+
+def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: PLR0911 # a table: one line a kind
+    match kind:
+        case Kind.TOKEN_REJECTED:
+            more = body.get("left_out_before")
+            return f"{body['reason']}{f' (and {more} before it that are not told)' if more else ''}"
+        case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED:
+            return _asked(body)
+        case Kind.GRANT_REFUSED:
+            reasons = cast("list[Mapping[str, JsonValue]]", body["reasons"])
+            return f"{_asked(body)}: {', '.join(str(why['code']) for why in reasons)}"
+        case Kind.TASK_TOKEN_ISSUED:
+            return f"accessor {body['accessor']}"
+        case Kind.LEASE_ISSUED:
+            return f"{body['scope']}: {body['principal']}"
+        case Kind.GRANT_ISSUED:
+            return f"{body['delivery']}, until {instant(str(body['expires_at']))}"
+        case Kind.LEASE_REVOKED:
+            proof = "verified gone" if body["verified"] else "NOT verified"
+            return f"{body['principal']}: {proof}, {body['method']}"
+        case Kind.GRANT_REVOKED:
+            return "verified gone" if body["verified"] else "NOT verified"
+        case _:
+            return ": ".join(str(body[name]) for name in ("why", "detail") if body.get(name)) or _rest(body)
+
+
+def _asked(body: JsonObject) -> str:
+    return f"{body['entitlement']} for {body['task']} ({body['intent']}), by {body['issuer']} {body['subject']}"
+
+
+def _rest(body: JsonObject) -> str:
+    return canonical(body).decode() if body else ""

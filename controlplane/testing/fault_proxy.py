@@ -1,0 +1,172 @@
+"""A proxy on loopback that stands before an HTTP server and holds, cuts or forges what it is told to.
+
+A request that is held *before* has not reached the server, and does when it is released, whether or not its sender
+still lives; one that is held *after* has had its effect, and only the answer is on its way.
+"""
+
+import http.client
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+_PATIENCE: Final = 30.0
+_HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+
+
+class When(StrEnum):
+    """On which side of the server's work something happens."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(eq=False)
+class Fault:
+    """What happens to the next request for `path` (a glob such as `/v1/database/creds/*`), once."""
+
+    path: str
+    when: When
+    _arrived: threading.Event = field(default_factory=threading.Event)
+    _decided: threading.Event = field(default_factory=threading.Event)
+    _cut: bool = False
+
+    def wait(self) -> None:
+        """Until a request is held. Raises: TimeoutError: none came."""
+        if not self._arrived.wait(_PATIENCE):
+            raise TimeoutError(f"no request for {self.path} came")
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._decided.set()
+
+    def cut(self) -> None:
+        """Close its connection without an answer; a request that was held before is never sent."""
+        self._cut = True
+        self._decided.set()
+
+    def met(self) -> bool:
+        """Hold whoever comes; whether to go on."""
+        self._arrived.set()
+        self._decided.wait()
+        return not self._cut
+
+
+class FaultProxy:
+    """Passes on what it is sent to `upstream` (`http://host:port`). Made by `fault_proxy`."""
+
+    def __init__(self, upstream: str, port: int) -> None:
+        self.upstream = urlsplit(upstream)
+        self.addr = f"http://127.0.0.1:{port}"
+        self.seen: list[str] = []
+        self.status: int | None = None
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def hold(self, path: str, when: When) -> Fault:
+        """Hold the next request for `path` until its fault is released or cut."""
+        fault = Fault(path, when)
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def cut(self, path: str, when: When) -> Fault:
+        """Cut the connection of the next request for `path`."""
+        fault = self.hold(path, when)
+        fault.cut()
+        return fault
+
+    def answer_only(self, status: int | None) -> None:
+        """Answer everything with `status` and pass nothing on, until told None."""
+        self.status = status
+
+    def fault_for(self, path: str) -> Fault | None:
+        """The fault that waits for such a request, used up by it."""
+        with self._lock:
+            self.seen.append(path)
+            found = next((fault for fault in self._faults if fnmatchcase(path, fault.path)), None)
+            if found is not None:
+                self._faults.remove(found)
+        return found
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy: FaultProxy
+    held: list[Fault]
+
+    @override
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is what this is for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _pass_on(self) -> None:
+        server = cast("_Server", self.server)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        fault = server.proxy.fault_for(path)
+        if fault is not None:
+            server.held.append(fault)
+        if fault is not None and fault.when is When.BEFORE and not fault.met():
+            self.close_connection = True
+            return
+        status, headers, content = self._forged(server.proxy) or self._asked(server.proxy, body)
+        if fault is not None and fault.when is When.AFTER and not fault.met():
+            self.close_connection = True
+            return
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in _HOP_BY_HOP:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name.startswith("do_"):  # how http.server finds what serves a method, and Vault has one of its own: LIST
+            return self._pass_on
+        raise AttributeError(name)
+
+    def _forged(self, proxy: FaultProxy) -> tuple[int, list[tuple[str, str]], bytes] | None:
+        return None if proxy.status is None else (proxy.status, [], b"")
+
+    def _asked(self, proxy: FaultProxy, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        upstream = http.client.HTTPConnection(str(proxy.upstream.hostname), proxy.upstream.port, timeout=_PATIENCE)
+        try:
+            upstream.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = upstream.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            upstream.close()
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence: tests look at `seen`."""
+
+
+@contextmanager
+def fault_proxy(upstream: str) -> Generator[FaultProxy]:
+    """Run one on a free port while the block lasts; what is held then is cut."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.proxy, server.held = FaultProxy(upstream, server.server_address[1]), []
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server.proxy
+    finally:
+        for fault in server.held:
+            with suppress(RuntimeError):
+                fault.cut()
+        server.shutdown()
+        thread.join()
+        server.server_close()
