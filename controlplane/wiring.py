@@ -14,19 +14,17 @@ from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
-from controlplane.issuers.jose.fetch import Fetcher
-from controlplane.issuers.jose.keystore import DiscoveredKeys, static_keys_file
-from controlplane.issuers.oidc import OidcIssuer
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers import kinds
+from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
 from controlplane.model.errors import ConfigurationError, ControlPlaneError, TargetUnavailableError
-from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
-from controlplane.settings import IssuerSettings, Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.client import VaultClient, part
@@ -40,7 +38,6 @@ from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock
 
 TASK_KEY = "task.pem"
-_JWKS_TIMEOUT = timedelta(seconds=5)
 ISSUING_WITHIN = timedelta(seconds=30)
 """How long issuing may take; a grant that is still `issuing` then is ended by the worker."""
 
@@ -86,6 +83,7 @@ def wire(settings: Settings) -> ControlPlane:
     """
     clock, ids = SystemClock(), RandomIds()
     record = Record(clock=clock, ids=ids)
+    trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     layout = settings.vault.layout
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
@@ -134,7 +132,7 @@ def wire(settings: Settings) -> ControlPlane:
         settling=ISSUING_WITHIN + settings.vault.timeout + settings.vault.max_request_duration,
     )
     return ControlPlane(
-        identify=Identify(issuers=TrustedIssuers(map(_issuer, settings.issuers), clock), store=store, record=record),
+        identify=Identify(issuers=TrustedIssuers(trusted, clock), store=store, record=record),
         request=request,
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
@@ -182,24 +180,6 @@ def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) ->
         raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file")
     signer = load(identity.key_file)
     return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
-
-
-def _issuer(given: IssuerSettings) -> OidcIssuer:
-    keys = (
-        DiscoveredKeys(given.url, jwks_uri=given.jwks_uri, fetch=Fetcher(timeout=_JWKS_TIMEOUT, cacert=given.cacert))
-        if given.jwks_file is None
-        else static_keys_file(given.jwks_file)
-    )
-    return OidcIssuer(
-        name=IssuerName(given.name),
-        url=given.url,
-        audiences=frozenset(given.audiences),
-        algorithms=frozenset(given.algorithms),
-        keys=keys,
-        leeway=given.leeway,
-        max_lifetime=given.max_lifetime,
-        required=given.required,
-    )
 
 
 def _addresses(settings: Settings) -> dict[str, Address]:

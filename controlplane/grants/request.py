@@ -9,7 +9,7 @@ from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError
+from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, TokenReplayedError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -38,6 +38,7 @@ class RequestGrant:
         Raises:
             DeniedError: a decision said no, with every reason.
             ConflictError: the key was used for another request.
+            TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
@@ -52,9 +53,15 @@ class RequestGrant:
         try:
             with self.store.transaction() as tx:
                 tx.add(grant, self.record(kind, grant.id, **told, revision=grant.revision))
+                if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
+                    tx.spend(who.single_use, grant.id)
         except LostRaceError:
             if key is not None and (twin := self.store.asked_before(who.workload, key)):
                 return self._again(twin, asked)
+            raise
+        except TokenReplayedError:
+            with self.store.transaction() as tx:
+                tx.append(self.record(Kind.TOKEN_REPLAYED, **told))
             raise
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)

@@ -16,6 +16,10 @@ from controlplane.ports import Clock, Store
 _HOLD = timedelta(seconds=60)
 """How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
 
+_FORGET_EVERY = timedelta(minutes=1)
+_FORGET_AFTER = timedelta(minutes=5)
+"""More than clocks of replicas may differ: one that is behind still takes a token that this one calls expired."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -44,6 +48,7 @@ class Worker:
     def start(self) -> None:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self.wake, "interval", seconds=self._tick.total_seconds())
+        self._scheduler.add_job(self._forget, "interval", seconds=_FORGET_EVERY.total_seconds())
         self._scheduler.start()
         self._dispatcher.start()
         self.wake()
@@ -59,6 +64,14 @@ class Worker:
         self._scheduler.shutdown(wait=False)
         self._dispatcher.join()
         self._pool.shutdown(wait=True)
+
+    def _forget(self) -> None:
+        """Let spent tokens go that nobody takes any more."""
+        try:
+            while not self._stopping.is_set() and self._store.forget_tokens(self._clock.now() - _FORGET_AFTER):
+                pass
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_forget_tokens", code=error.code, detail=error.detail)
 
     def _dispatch(self) -> None:
         while True:
