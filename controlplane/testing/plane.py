@@ -3,6 +3,7 @@
 `journal.before` and `journal.after` name a step and what is to happen then, once: a fault, or what a rival does.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class FakePlane:
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
         self.assertions: list[Secret] = []
         self.woken = 0
+        self._tokens = itertools.count(1)
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
         self.unready: tuple[str, ...] = ()
         for compiled in entitlements:
@@ -135,8 +137,8 @@ class FakePlane:
         )
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
-        """A workload, as our issuer vouches for it."""
-        return self.identify(self.issuer.mint(subject, **claims))
+        """A workload, as our issuer vouches for it with a token of its own."""
+        return self.identify(self.issuer.mint(subject, **{"jti": f"token-{next(self._tokens)}", **claims}))
 
     def ask(
         self,
