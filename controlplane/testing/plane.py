@@ -138,7 +138,8 @@ class FakePlane:
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
         """A workload, as our issuer vouches for it with a token of its own."""
-        return self.identify(self.issuer.mint(subject, **{"jti": f"token-{next(self._tokens)}", **claims}))
+        own: dict[str, Any] = {"jti": f"token-{next(self._tokens)}", **claims}
+        return self.identify(self.issuer.mint(subject, **own))
 
     def ask(
         self,

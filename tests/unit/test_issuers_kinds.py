@@ -1,6 +1,8 @@
 """Every kind of issuer: good tokens of it prove somebody, and each claim that is wrong proves nobody."""
 
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -479,6 +481,15 @@ def test_a_wrong_kind_or_option_is_named_without_its_value() -> None:
     ):
         assert detail.startswith("shorthold.toml or the environment: issuers.0")
         assert "s3cret" not in detail
+
+
+def test_every_example_of_the_documentation_is_read_and_there_is_one_of_each_kind() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "issuers.md").read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    read = [options for block in blocks for options in load(**tomllib.loads(block)).issuers]
+    assert {options.kind for options in read} == set(kinds())
+    for word in kinds():
+        assert re.search(rf"^## .*`{word}`$", page, re.MULTILINE)
 
 
 def test_a_bundle_file_is_read_anew_when_it_changes_and_fails_closed_when_it_is_gone(tmp_path: Path) -> None:
