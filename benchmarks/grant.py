@@ -31,6 +31,7 @@ from controlplane.dev.stage import Stage
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ConfigurationError, ControlPlaneError
 from controlplane.model.plan import Compiled
+from controlplane.model.secret import Secret
 from controlplane.sync.catalog import Catalog
 from controlplane.world import RandomIds, SystemClock
 
@@ -101,16 +102,13 @@ def _say_nothing(sentence: str) -> None:
 
 
 def _ways(stack: Stack) -> tuple[Plain, Bare, Ours]:
-    token = mint(
-        stack.issuer.key,
-        stack.issuer.url,
-        SUBJECT,
-        now=SystemClock().now(),
-        ids=RandomIds(),
-        lifetime=timedelta(hours=1),
-    )
+    key, url = stack.issuer.key, stack.issuer.url  # read once: an agent's issuer is no part of what is measured
+
+    def token() -> Secret:
+        return mint(key, url, SUBJECT, now=SystemClock().now(), ids=RandomIds(), lifetime=timedelta(hours=1))
+
     compiled = _compiled()
-    plain = Plain(stack=stack, subject=SUBJECT, token=token)
+    plain = Plain(stack=stack, subject=SUBJECT, token=token())
     plain.set_up()
     return (
         plain,

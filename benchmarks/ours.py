@@ -1,7 +1,7 @@
 """(c) Our API with everything on: ask, open the wrap at OpenBao, finish."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -22,7 +22,7 @@ class Ours:
 
     stack: Stack
     compiled: Compiled
-    token: Secret
+    token: Callable[[], Secret]
     name: str = "ours"
 
     def agent(self) -> "OurAgent":
@@ -37,17 +37,19 @@ class Ours:
 
     def watch(self) -> "ReceiptWatch":
         """See Way."""
-        return ReceiptWatch(Wire(self.stack.api), self.token)
+        return ReceiptWatch(Wire(self.stack.api), self.token())
 
 
 class OurAgent:
     """Fits Agent: `POST /v1/grants`, unwrap, `POST …/finish`."""
 
-    def __init__(self, api: Wire, vault: Wire, own: Secret, asked: dict[str, Any]) -> None:
-        self._api, self._vault, self._own, self._asked = api, vault, bearer(own.reveal()), asked
+    def __init__(self, api: Wire, vault: Wire, mint: Callable[[], Secret], asked: dict[str, Any]) -> None:
+        self._api, self._vault, self._mint, self._asked = api, vault, mint, asked
+        self._own = bearer(mint().reveal())
 
     def ask(self) -> Held:
         """See Agent."""
+        self._own = bearer(self._mint().reveal())  # one token asks for one grant
         answer = self._api.call("POST", "/v1/grants", self._asked, self._own, status=201)
         wrapped = token(answer["wrapping_token"])
         opened = self._vault.call("POST", "/v1/sys/wrapping/unwrap", {}, wrapped)["data"]["orders"]

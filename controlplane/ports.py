@@ -10,7 +10,7 @@ from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.entitlement import Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import Grant, GrantId, State, TaskId
-from controlplane.model.identity import VerifiedClaims, WorkloadId
+from controlplane.model.identity import SingleUse, VerifiedClaims, WorkloadId
 from controlplane.model.lease import (
     Accessor,
     Ask,
@@ -157,6 +157,15 @@ class Transaction(Protocol):
         """
         ...
 
+    def spend(self, token: SingleUse, grant: GrantId) -> None:
+        """Save that a token asked for this grant, which was added before.
+
+        Raises:
+            TokenReplayedError: it asked for one before, here or at another replica; the transaction is void.
+            LostRaceError: there is no such grant.
+        """
+        ...
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         ...
@@ -208,6 +217,10 @@ class Store(Protocol):
 
     def release(self, grant: GrantId) -> None:
         """Give up a hold early. Repeating it, or a hold that ran out, changes nothing."""
+        ...
+
+    def forget_tokens(self, now: datetime) -> int:
+        """Forget spent tokens whose `until` is `now` or before, some hundred at a time; how many. 0: none is left."""
         ...
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from controlplane.issuers.trust.options import IssuerOptions, by_kind
 from controlplane.model.duration import Duration
 from controlplane.model.entitlement import Mount, Name
 from controlplane.model.errors import ConfigurationError
@@ -28,8 +29,6 @@ from controlplane.model.secret import Secret
 
 CONFIG_FILE = "shorthold.toml"
 DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
-MAX_LIFETIME = timedelta(hours=1)
-"""Of an issuer's token, where its settings say nothing else."""
 _BAO_BIN = "SHORTHOLD_BAO_BIN"
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
@@ -94,22 +93,8 @@ class VaultSettings(_Section):
         return Layout(prefix=self.prefix, auth_mount=self.auth_mount, audience=self.audience, mounts=dict(self.mounts))
 
 
-class IssuerSettings(_Section):
-    """One party whose tokens are believed. `url` is compared with `iss` byte for byte."""
-
-    name: Name
-    kind: Literal["oidc"] = "oidc"
-    url: str
-    audiences: tuple[str, ...] = Field(min_length=1)
-    algorithms: tuple[Literal["ES256", "ES384", "RS256", "EdDSA"], ...] = ("ES256",)
-    leeway: Duration = timedelta(seconds=30)
-    max_lifetime: Duration = MAX_LIFETIME
-    required: tuple[str, ...] = ()
-    jwks_file: Path | None = None
-    """A static key set instead of discovery."""
-    jwks_uri: str | None = None
-    """Pins where the key set is, for an issuer that keeps it on another host than `url`; nothing is discovered."""
-    cacert: Path | None = None
+IssuerSettings = Annotated[SerializeAsAny[IssuerOptions], BeforeValidator(by_kind)]
+"""One party whose tokens are believed, with the options of its kind: a file in `issuers/`."""
 
 
 class TargetSettings(_Section):

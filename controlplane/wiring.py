@@ -17,10 +17,9 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
-from controlplane.issuers.jose.fetch import Fetcher
-from controlplane.issuers.jose.keystore import DiscoveredKeys, static_keys_file
-from controlplane.issuers.oidc import OidcIssuer
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers import kinds
+from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
 from controlplane.model.canonical import JsonObject
@@ -30,12 +29,11 @@ from controlplane.model.errors import (
     TargetUnavailableError,
     VaultUnavailableError,
 )
-from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
-from controlplane.settings import IssuerSettings, Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
@@ -51,7 +49,6 @@ from controlplane.world import RandomIds, SystemClock
 
 TASK_KEY = "task.pem"
 _LOOK = timedelta(seconds=2)
-_JWKS_TIMEOUT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +104,8 @@ def wire(settings: Settings) -> ControlPlane:
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
     broker = VaultClient(_server(settings.vault), session)
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
-    issuers = TrustedIssuers(map(_issuer, settings.issuers), clock)
+    trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
+    issuers = TrustedIssuers(trusted, clock)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -213,24 +211,6 @@ def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) ->
         raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
     signer = load(identity.key_file)
     return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
-
-
-def _issuer(given: IssuerSettings) -> OidcIssuer:
-    keys = (
-        DiscoveredKeys(given.url, jwks_uri=given.jwks_uri, fetch=Fetcher(timeout=_JWKS_TIMEOUT, cacert=given.cacert))
-        if given.jwks_file is None
-        else static_keys_file(given.jwks_file)
-    )
-    return OidcIssuer(
-        name=IssuerName(given.name),
-        url=given.url,
-        audiences=frozenset(given.audiences),
-        algorithms=frozenset(given.algorithms),
-        keys=keys,
-        leeway=given.leeway,
-        max_lifetime=given.max_lifetime,
-        required=given.required,
-    )
 
 
 def _addresses(settings: Settings) -> dict[str, Address]:

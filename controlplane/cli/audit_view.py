@@ -43,11 +43,13 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: PLR0911 # a table: 
         case Kind.TOKEN_REJECTED:
             more = body.get("left_out_before")
             return f"{body['reason']}{f' (and {more} before it that are not told)' if more else ''}"
-        case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED:
+        case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED | Kind.TOKEN_REPLAYED:
             return _asked(body)
         case Kind.GRANT_REFUSED:
             reasons = cast("list[Mapping[str, JsonValue]]", body["reasons"])
             return f"{_asked(body)}: {', '.join(str(why['code']) for why in reasons)}"
+        case Kind.GRANT_EXPLAINED:
+            return f"{_asked(body)}: {body['outcome']}"
         case Kind.TASK_TOKEN_ISSUED:
             return f"accessor {body['accessor']}"
         case Kind.LEASE_ISSUED:

@@ -106,8 +106,8 @@ def token(  # noqa: PLR0917 # click passes them by name
     import json
 
     from controlplane.dev.issuer import mint, nested
+    from controlplane.issuers.trust.options import MAX_LIFETIME
     from controlplane.model.duration import parse_duration
-    from controlplane.settings import MAX_LIFETIME
     from controlplane.world import RandomIds, SystemClock
 
     del name  # there is only one, and click has checked it

@@ -9,7 +9,7 @@ from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError
+from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError, TokenReplayedError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -44,6 +44,7 @@ class RequestGrant:
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
             ConflictError: the key was used for another request.
+            TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
@@ -54,6 +55,10 @@ class RequestGrant:
         except LostRaceError:
             if key is not None and (twin := self.store.asked_before(who.workload, key)):
                 return self._again(twin, asked)
+            raise
+        except TokenReplayedError:
+            with self.store.transaction() as tx:
+                tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
             raise
         if compiled is None or grant is None:
             raise _refusal(asked, decision)
@@ -81,6 +86,8 @@ class RequestGrant:
             grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))
+            if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
+                tx.spend(who.single_use, grant.id)
             return decision, grant
 
     def _grant(

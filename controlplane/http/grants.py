@@ -57,7 +57,7 @@ def request_grant(
     who: Caller,
     address: From,
     idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,128}$")] = None,
-    dry_run: bool = False,
+    only_explain: Annotated[bool, Query(alias="dry_run")] = False,
 ) -> JSONResponse:
     """Ask for a grant: 201 with a wrapping token, or 202 where people have to agree first.
 
@@ -70,7 +70,7 @@ def request_grant(
         reason=ask.reason or "",
         ttl=ask.ttl,
     )
-    if dry_run:
+    if only_explain:
         return JSONResponse(explained(plane.explain(who, asked, address=address)))
     delivered = plane.request(who, asked, key=idempotency_key, address=address)
     status = 202 if delivered.grant.state is State.PENDING else 201

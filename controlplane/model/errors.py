@@ -50,6 +50,13 @@ class NotAuthenticatedError(ControlPlaneError):
     hint = "Send a fresh OIDC token of a configured issuer, made for this audience."
 
 
+class TokenReplayedError(NotAuthenticatedError):
+    """The token was good, and has asked for a grant before; nothing was made. It can still look and finish."""
+
+    code = "token-replayed"
+    hint = "Get a new token from your issuer, or repeat the same request with its Idempotency-Key."
+
+
 class NotAllowedError(ControlPlaneError):
     """The caller is known but has no such role in the `access` settings."""
 

@@ -11,6 +11,7 @@ class Kind(StrEnum):
     """What can have happened: noun and past participle."""
 
     TOKEN_REJECTED = "token.rejected"
+    TOKEN_REPLAYED = "token.replayed"  # a good one asked for a second grant
     GRANT_REFUSED = "grant.refused"  # decided against at request: no grant was made
     GRANT_EXPLAINED = "grant.explained"  # somebody asked what would be decided: nothing was made
     GRANT_REQUESTED = "grant.requested"  # it waits for approval

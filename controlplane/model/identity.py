@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NewType
 
@@ -22,10 +22,24 @@ def workload_id(issuer: IssuerName, subject: str) -> WorkloadId:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SingleUse:
+    """What tells a token that may ask for one grant only from every other: `id` is its `jti` or its digest.
+
+    From `until` on the token is refused anyway, so that nobody need remember it any longer.
+    """
+
+    issuer: IssuerName
+    id: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedClaims:
     """What a token proved. Only `issuers/` makes these; holding one means that every check has passed.
 
-    `issuer` is the configured name, not the URL; `subject` is `sub` (RFC 7519 4.1.2); `claims` are all claims.
+    `issuer` is the configured name, not the URL; `subject` is `sub` (RFC 7519 4.1.2); `claims` are those that the
+    issuer's kind or its settings answer for; `others` are kept, and nothing is ever selected by them. `single_use`
+    is None where the issuer's tokens may be used again.
     """
 
     issuer: IssuerName
@@ -33,6 +47,8 @@ class VerifiedClaims:
     claims: Mapping[str, JsonValue]
     issued_at: datetime
     expires_at: datetime
+    others: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    single_use: SingleUse | None = None
 
     @property
     def workload(self) -> WorkloadId:

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.audit.chain import extend, is_sealed
-from controlplane.model.errors import LostRaceError, StoreUnavailableError
+from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
 from controlplane.model.grant import TERMINAL, Grant, GrantId
-from controlplane.model.identity import WorkloadId
+from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
@@ -20,7 +20,7 @@ from controlplane.stores import rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.prepared import Prepared
-from controlplane.stores.schema import audit_head, events, grants, leases
+from controlplane.stores.schema import audit_head, events, grants, leases, tokens
 
 _SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
 _HOLDER = select(leases.c.grant_id).where(leases.c.id == bindparam("its_id"))
@@ -33,10 +33,12 @@ class Statements:
     """What a transaction can say, in one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
-        insert_lease = postgresql.insert(leases) if dialect.name == "postgresql" else sqlite.insert(leases)
+        insert_ = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
         self.add = Prepared(insert(grants), dialect)
         self.save = Prepared(_SAVE, dialect)
-        self.add_lease = Prepared(insert_lease.on_conflict_do_nothing(index_elements=["id"]), dialect)
+        self.add_lease = Prepared(insert_(leases).on_conflict_do_nothing(index_elements=["id"]), dialect)
+        spent = insert_(tokens).on_conflict_do_nothing(index_elements=["issuer", "id"])
+        self.spend = Prepared(spent, dialect)
         self.holder = Prepared(_HOLDER, dialect)
         self.head = Prepared(_HEAD, dialect)
         self.append = Prepared(insert(events), dialect)
@@ -78,6 +80,13 @@ class Changes:
             new = [lease for lease in leases if self._is_new(grant, lease)]
             if new:
                 self._events += events
+
+    def spend(self, token: SingleUse, grant: GrantId) -> None:
+        """Save that a token asked for a grant. Raises: TokenReplayedError; LostRaceError: there is no such grant."""
+        with self._step():
+            # Another replica's insert that is not yet committed is waited for: one of the two finds a row there.
+            if self._say.spend.run(self._connection, rows.token_row(token, grant)) != 1:
+                raise TokenReplayedError("the bearer token has asked for another grant before")
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""

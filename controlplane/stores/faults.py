@@ -49,7 +49,7 @@ def told(place: str) -> Generator[None]:
     """Let what goes wrong with the database at `place` come out as one of our errors.
 
     Raises:
-        LostRaceError: an id or a key was used before, or the grant of a lease is not there.
+        LostRaceError: an id or a key was used before, or the grant of a lease or token is not there.
         IllegalTransitionError: a constraint or a trigger refused.
         InvalidRequestError: a text that the database cannot hold.
         StoreUnavailableError: everything else.
@@ -75,7 +75,7 @@ def _refusal(error: IntegrityError) -> ControlPlaneError:
     if name in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"} or state == "23505":
         return LostRaceError("an id or an idempotency key was used before")
     if name == "SQLITE_CONSTRAINT_FOREIGNKEY" or state == "23503":
-        return LostRaceError("the grant of a lease is not in the store")
+        return LostRaceError("the grant of a lease or token is not in the store")
     diagnosis = getattr(error.orig, "diag", None)
     said: str = getattr(diagnosis, "constraint_name", None) or str(error.orig)
     sentence = _CONSTRAINT.fullmatch(said)

@@ -10,7 +10,7 @@ from controlplane.audit.chain import Unreadable
 from controlplane.model.canonical import JsonObject, JsonValue, canonical, instant
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Why
-from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
 
 
@@ -90,6 +90,11 @@ def grant(row: Row[*tuple[Any, ...]]) -> Grant:
         attempts=row.attempts,
         failing=row.failing,
     )
+
+
+def token_row(token: SingleUse, grant: GrantId) -> dict[str, Any]:
+    """Every column of a token that was spent."""
+    return {"issuer": token.issuer, "id": token.id, "grant_id": grant, "keep_until": token.until}
 
 
 def lease_row(grant: GrantId, lease: Lease) -> dict[str, Any]:

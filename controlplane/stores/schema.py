@@ -197,6 +197,16 @@ leases: Final = Table(
 Index("leases_by_grant", leases.c.grant_id, leases.c.number)
 Index("leases_by_path", leases.c.path)
 
+tokens: Final = Table(
+    "tokens",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_token_is_spent_on_a_grant"), nullable=False),
+    Column("keep_until", Instant, nullable=False),
+)
+Index("tokens_by_end", tokens.c.keep_until)
+
 events: Final = Table(
     "events",
     metadata,

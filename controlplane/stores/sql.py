@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
+    delete,
     make_url,
     or_,
     select,
@@ -34,7 +35,7 @@ from controlplane.model.secret import Secret
 from controlplane.stores import postgresql, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.faults import told
-from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases
+from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
 from controlplane.stores.upgrade import LATEST, upgrade, version
 
 _MANY = 500
@@ -75,6 +76,11 @@ _CLAIM = {again: _claim(lane) for again, lane in _LANES.items()}
 _HELD = and_(grants.c.id == bindparam("its_id"), grants.c.held_by == bindparam("holder"))
 _IS_HELD = select(grants.c.id).where(_HELD)
 _RELEASE = update(grants).where(_HELD).values(held_by=None, held_until=None)
+_OVER = tokens.c.keep_until <= bindparam("now")
+_ANY_OVER = select(tokens.c.id).where(_OVER).limit(1)
+_FORGET = delete(tokens).where(
+    tuple_(tokens.c.issuer, tokens.c.id).in_(select(tokens.c.issuer, tokens.c.id).where(_OVER).limit(_MANY))
+)
 _LINKS = EVENTS.where(bindparam("after") < SEQ).order_by(SEQ).limit(bindparam("limit"))
 
 
@@ -175,6 +181,13 @@ class SqlStore:
         if self._read(_IS_HELD, **mine):
             with self.writer.begin() as connection, told(self.writer.place):
                 connection.execute(_RELEASE, mine)
+
+    def forget_tokens(self, now: datetime) -> int:
+        """Forget some spent tokens that are refused anyway since `now` or longer; how many."""
+        if not self._read(_ANY_OVER, now=now):
+            return 0
+        with self.writer.begin() as connection, told(self.writer.place):
+            return connection.execute(_FORGET, {"now": now}).rowcount
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""

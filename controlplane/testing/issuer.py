@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt import get_algorithm_by_name
 from typing_extensions import override
 
-from controlplane.issuers.jose.keystore import static_keys
-from controlplane.issuers.oidc import OidcIssuer
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers.jose.keystore import KeyStore, static_keys
+from controlplane.issuers.oidc import KIND
+from controlplane.issuers.trust.issuer import Issuer
+from controlplane.issuers.trust.kind import Kind
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.ports import Clock
@@ -91,15 +93,21 @@ class FakeIssuer:
         }
 
     @property
-    def configured(self) -> OidcIssuer:
+    def configured(self) -> Issuer:
         """How somebody configures it who pins the keys that it publishes now."""
-        return OidcIssuer(
-            name=self.name,
-            url=self.url,
-            audiences=frozenset({self.audience}),
-            algorithms=frozenset(key.algorithm for key in self.keys),
-            keys=static_keys(self.jwks),
-        )
+        return self.of_kind(KIND)
+
+    def of_kind(self, kind: Kind[Any], **settings: Any) -> Issuer:
+        """The same as an issuer of another kind; `settings` are its kind's options."""
+        plain = {
+            "name": self.name,
+            "kind": kind.word,
+            "url": self.url,
+            "audiences": [self.audience],
+            "algorithms": sorted({key.algorithm for key in self.keys}),
+        }
+        options = kind.options.model_validate({**plain, **settings})
+        return Issuer(kind=kind, options=options, keys=static_keys(self.jwks, use=kind.key_use))
 
     def claims(self, subject: str = "agent-1", *, ttl: timedelta = timedelta(minutes=5), **others: Any) -> Json:
         """What an honest token of now says; `others` are added or take the place of what stands there."""
@@ -155,9 +163,13 @@ class FakeIssuer:
         return new
 
 
-def trusting(*issuers: FakeIssuer, clock: Clock, **settings: Any) -> TrustedIssuers:
-    """The Issuers port, trusting the keys that `issuers` publish now; `settings` are OidcIssuer's."""
-    return TrustedIssuers([replace(issuer.configured, **settings) for issuer in issuers], clock)
+def trusting(*issuers: FakeIssuer, clock: Clock, keys: KeyStore | None = None, **settings: Any) -> TrustedIssuers:
+    """The Issuers port, trusting the `keys` that `issuers` publish now; `settings` are OidcOptions', unchecked."""
+
+    def changed(one: Issuer) -> Issuer:
+        return replace(one, keys=keys or one.keys, options=one.options.model_copy(update=settings))
+
+    return TrustedIssuers([changed(issuer.configured) for issuer in issuers], clock)
 
 
 class Fault(StrEnum):

@@ -3,6 +3,7 @@
 `journal.before` and `journal.after` name a step and what is to happen then, once: a fault, or what a rival does.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class FakePlane:
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
         self.assertions: list[Secret] = []
         self.woken = 0
+        self._tokens = itertools.count(1)
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
         self.unready: tuple[str, ...] = ()
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -150,8 +152,9 @@ class FakePlane:
         )
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
-        """A workload, as our issuer vouches for it."""
-        return self.identify(self.issuer.mint(subject, **claims))
+        """A workload, as our issuer vouches for it with a token of its own."""
+        own: dict[str, Any] = {"jti": f"token-{next(self._tokens)}", **claims}
+        return self.identify(self.issuer.mint(subject, **own))
 
     def ask(
         self,

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.audit.chain import GENESIS, extend, seal_head
-from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError
+from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
-from controlplane.model.identity import IssuerName, WorkloadId, workload_id
+from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
@@ -28,9 +28,10 @@ class _State:
     grants: dict[GrantId, Grant] = field(default_factory=dict[GrantId, Grant])
     leases: dict[LeaseId, tuple[GrantId, Lease]] = field(default_factory=dict[LeaseId, tuple[GrantId, Lease]])
     links: list[Link] = field(default_factory=list[Link])
+    tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
 
     def copy(self) -> "_State":
-        return _State(self.head, dict(self.grants), dict(self.leases), list(self.links))
+        return _State(self.head, dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
 
 
 def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
@@ -171,6 +172,15 @@ class FakeStore:
             self._seen()
             self._holds.pop(grant, None)
 
+    def forget_tokens(self, now: datetime) -> int:
+        """Forget spent tokens whose `until` is `now` or before; how many."""
+        with self._writing():
+            tokens = self._seen().tokens
+            over = [key for key, token in tokens.items() if token.until <= now]
+            for key in over:
+                del tokens[key]
+            return len(over)
+
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""
         return [link for link in self._seen().links if link.seq > after][:limit]
@@ -257,10 +267,19 @@ class FakeChanges:
         with self._step():
             new = [lease for lease in leases if self._is_new(grant, lease)]
             if new and grant not in self._draft.grants:
-                raise LostRaceError("the grant of a lease is not in the store")
+                raise LostRaceError("the grant of a lease or token is not in the store")
             self._draft.leases.update({lease.id: (grant, lease) for lease in new})
             if new:
                 self._events += events
+
+    def spend(self, token: SingleUse, grant: GrantId) -> None:
+        """Save that a token asked for a grant."""
+        with self._step():
+            if (token.issuer, token.id) in self._draft.tokens:
+                raise TokenReplayedError("the bearer token has asked for another grant before")
+            if grant not in self._draft.grants:
+                raise LostRaceError("the grant of a lease or token is not in the store")
+            self._draft.tokens[token.issuer, token.id] = token
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""

@@ -13,6 +13,10 @@ from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import TERMINAL, Grant
 from controlplane.ports import Clock, Store
 
+_FORGET_EVERY = timedelta(minutes=1)
+_FORGET_AFTER = timedelta(minutes=5)
+"""More than clocks of replicas may differ: one that is behind still takes a token that this one calls expired."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -39,7 +43,8 @@ class Worker:
         threads: int,
         hold: timedelta,
     ) -> None:
-        self._tick = tick
+        self._store, self._clock, self._tick = store, clock, tick
+        self._stopping = threading.Event()
         first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
         self._first, self._lanes = first, (first, again)
         # In memory only: a persistent job store would run every job once per replica (APScheduler docs, FAQ).
@@ -49,6 +54,7 @@ class Worker:
     def start(self) -> None:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
+        self._scheduler.add_job(self._forget, "interval", seconds=_FORGET_EVERY.total_seconds())
         self._scheduler.start()
         for lane in self._lanes:
             lane.start()
@@ -59,6 +65,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish what is at hand and stop; what remains is in the store."""
+        self._stopping.set()
         for lane in self._lanes:
             lane.ask_to_stop()
         self._scheduler.shutdown(wait=False)
@@ -68,6 +75,14 @@ class Worker:
     def _look(self) -> None:
         for lane in self._lanes:
             lane.wake()
+
+    def _forget(self) -> None:
+        """Let spent tokens go that nobody takes any more."""
+        try:
+            while not self._stopping.is_set() and self._store.forget_tokens(self._clock.now() - _FORGET_AFTER):
+                pass
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_forget_tokens", code=error.code, detail=error.detail)
 
 
 class _Lane:

@@ -18,10 +18,10 @@ from cryptography.x509.oid import NameOID
 from controlplane.dev.issuer import DevIssuer, mint
 from controlplane.issuers.jose.fetch import MAX_BYTES, Fetcher, FetchError
 from controlplane.issuers.jose.keystore import COOL_DOWN, DiscoveredKeys
-from controlplane.issuers.oidc import OidcIssuer
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers.oidc import KIND, OidcOptions
+from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
-from controlplane.model.identity import IssuerName
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.issuer import FakeIssuer, Fault, IssuerKey, IssuerServer, trusting
 from controlplane.world import RandomIds, SystemClock
@@ -241,18 +241,8 @@ def test_a_broken_ca_file_is_a_clear_error_at_start(tmp_path: Path) -> None:
 
 @pytest.mark.servers
 def test_the_dev_issuer_is_trusted_by_its_url_as_any_other(issuer: DevIssuer) -> None:
-    trust = TrustedIssuers(
-        [
-            OidcIssuer(
-                name=IssuerName("dev"),
-                url=issuer.url,
-                audiences=frozenset({"shorthold"}),
-                algorithms=frozenset({"ES256"}),
-                keys=DiscoveredKeys(issuer.url),
-            )
-        ],
-        SystemClock(),
-    )
+    options = OidcOptions(name="dev", url=issuer.url, audiences=("shorthold",))
+    trust = TrustedIssuers([issuer_of(KIND, options)], SystemClock())
     now = datetime.now(UTC)
     token = mint(issuer.key, issuer.url, "agent-1", now=now, ids=RandomIds(), claims={"environment": "prod"})
     who = trust.verify(token)

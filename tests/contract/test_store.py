@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -19,10 +20,16 @@ from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
 from controlplane.audit.verify import verify_trail
 from controlplane.dev.loopback import HOST
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
-from controlplane.model.errors import IllegalTransitionError, InvalidRequestError, LostRaceError, StoreUnavailableError
+from controlplane.model.errors import (
+    IllegalTransitionError,
+    InvalidRequestError,
+    LostRaceError,
+    StoreUnavailableError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
-from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
 from controlplane.model.situation import Usage
 from controlplane.ports import Store
@@ -299,6 +306,61 @@ def test_a_move_that_the_table_does_not_know_is_refused(store: Store, state: Sta
     with pytest.raises(IllegalTransitionError):
         save(store, grant.but(state=state, due_at=None, why=Why.FAILED, revoking_at=START))
     assert store.grant(grant.id) == grant
+
+
+# Tokens -----------------------------------------------------------------------------------------------------------
+
+
+def token(name: str = "jti:1", issuer: str = "dev", *, until: datetime = START) -> SingleUse:
+    return SingleUse(issuer=IssuerName(issuer), id=name, until=until)
+
+
+def spend(store: Store, grant: Grant, spent: SingleUse) -> Grant:
+    with store.transaction() as tx:
+        tx.add(grant, sample_event(grant=grant.id))
+        tx.spend(spent, grant.id)
+    return grant
+
+
+def test_j40_a_token_is_spent_once_and_a_second_grant_is_not_added(store: Store) -> None:
+    spend(store, sample_grant(1), token())
+    with pytest.raises(TokenReplayedError):
+        spend(store, sample_grant(2), token())
+    assert store.grant(sample_grant(2).id) is None
+    assert chain(store).records == 1
+    spend(store, sample_grant(3), token("jti:2"))
+    spend(store, sample_grant(4), token(issuer="other"))
+
+
+def test_a_token_is_spent_on_a_grant_that_is_there_or_not_at_all(store: Store) -> None:
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.spend(token(), sample_grant(1).id)
+    with pytest.raises(LostRaceError):  # the key was used before: the token is not burnt by it
+        spend(store, spend(store, sample_grant(1), token("jti:2")), token())
+    spend(store, sample_grant(3), token())
+
+
+def test_j40_one_token_at_two_replicas_at_once_makes_one_grant(replicas: Callable[[], Store]) -> None:
+    stores = [replicas(), replicas()]
+    for turn in range(20):
+        spent = token(f"jti:{turn}")
+        grants = [sample_grant(10 * turn + number) for number in range(4)]
+        jobs = [partial(spend, stores[number % 2], grant, spent) for number, grant in enumerate(grants)]
+        results = together(*jobs)
+        assert sum(isinstance(result, TokenReplayedError) for result in results) == 3, results
+        assert sum(stores[0].grant(grant.id) is not None for grant in grants) == 1
+
+
+def test_j42_a_spent_token_is_kept_to_its_end_and_forgotten_then(store: Store) -> None:
+    for number in range(5):
+        spend(store, sample_grant(number), token(f"jti:{number}", until=START + number * SECOND))
+    assert store.forget_tokens(START - SECOND) == 0
+    assert store.forget_tokens(START + 2 * SECOND) == 3
+    assert store.forget_tokens(START + 2 * SECOND) == 0
+    for number in (3, 4):
+        with pytest.raises(TokenReplayedError):
+            spend(store, sample_grant(10 + number), token(f"jti:{number}"))
+    assert store.grant(sample_grant(0).id) is not None
 
 
 # Pages ------------------------------------------------------------------------------------------------------------

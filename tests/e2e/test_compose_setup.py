@@ -21,12 +21,11 @@ from controlplane.dev.postgres import PostgreSQL
 from controlplane.dev.process import Process
 from controlplane.dev.shipped import shipped
 from controlplane.dev.unseal import Unsealing
-from controlplane.issuers.jose.keystore import static_keys_file
-from controlplane.issuers.oidc import OidcIssuer
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers.oidc import KIND, OidcOptions
+from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys.files import generate, load
 from controlplane.model.errors import LocalServerError, VaultRefusedError
-from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.settings import VaultSettings, bao_program
@@ -219,14 +218,11 @@ def test_the_control_plane_of_the_compose_file_grants_and_proves_the_end(stack: 
 
 
 def test_the_demo_issuers_tokens_verify_against_the_key_set_that_the_control_plane_gets(stack: Stack) -> None:
-    issuer = OidcIssuer(
-        name=IssuerName("dev"),
-        url=ISSUER_URL,
-        audiences=frozenset({"shorthold"}),
-        algorithms=frozenset({"ES256"}),
-        keys=static_keys_file(stack.compose.keys / "issuer.jwks.json"),
+    keys = stack.compose.keys / "issuer.jwks.json"
+    options = OidcOptions(name="dev", url=ISSUER_URL, audiences=("shorthold",), jwks_file=keys)
+    who = TrustedIssuers([issuer_of(KIND, options)], SystemClock()).verify(
+        stack.compose.token("agent-1", ["environment=prod"])
     )
-    who = TrustedIssuers([issuer], SystemClock()).verify(stack.compose.token("agent-1", ["environment=prod"]))
     assert (who.subject, who.claim("environment")) == ("agent-1", "prod")
 
 

@@ -1,4 +1,4 @@
-"""Context over the real stack: networks behind proxies, environments, budgets at once, dry runs (C7, C22, J38, A17)."""
+"""Context over the real stack: networks behind proxies, environments, budgets at once, explaining (C7, C22, J38, A17)."""
 
 import json
 import subprocess
@@ -125,7 +125,7 @@ def test_a17_requests_at_once_never_exceed_a_budget_and_a_proved_end_frees_a_pla
     assert ask(stage, "three-open")[0] == 201
 
 
-def test_c22_a_rate_is_refused_with_the_time_to_come_back_and_a_dry_run_spends_nothing(stage: Stage) -> None:
+def test_c22_a_rate_is_refused_with_the_time_to_come_back_and_explaining_spends_nothing(stage: Stage) -> None:
     for _ in range(3):
         status, body, _ = ask(stage, "two-an-hour", query="?dry_run=1")
         assert (status, body["decision"], body["status"]) == (200, "allow", 201)

@@ -8,6 +8,8 @@ import pytest
 from controlplane.cli.audit_view import row, sentence
 from controlplane.model.canonical import JsonObject
 from controlplane.model.event import Event, Kind, Link
+from controlplane.model.grant import TaskId
+from controlplane.model.request import GrantRequest
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
 
@@ -19,10 +21,12 @@ def event(kind: Kind, **body: Any) -> Event:
 def test_every_event_of_a_grant_s_life_is_a_sentence_and_no_json() -> None:
     plane = FakePlane(compiled_entitlement())
     grant = plane.ask().grant
+    plane.explain(plane.agent(), GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question"))
     plane.end(grant.id)
     plane.work()
     told = {each.kind: sentence(each) for each in plane.events()}
     assert told[Kind.GRANT_ALLOWED] == f"orders-read for T-1 (answer-question), by dev {AGENT}"
+    assert told[Kind.GRANT_EXPLAINED] == f"{told[Kind.GRANT_ALLOWED]}: allow"
     assert told[Kind.GRANT_ENDED] == "completed"
     assert told[Kind.LEASE_REVOKED].endswith("verified gone, task token revoked")
     assert told[Kind.GRANT_REVOKED] == "verified gone"

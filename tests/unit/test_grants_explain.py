@@ -105,18 +105,17 @@ def test_c22_explaining_spends_no_budget() -> None:
 
 def test_c22_an_open_grant_keeps_its_place_until_it_is_proved_gone() -> None:
     plane = FakePlane(compiled_entitlement(context={"max_active": {"per_subject": 2}}, **AGENTS))
-    mine, yours = plane.agent("agent-1"), plane.agent("agent-2")
-    first, _ = plane.ask(mine), plane.ask(mine)
+    first, _ = plane.ask(plane.agent("agent-1")), plane.ask(plane.agent("agent-1"))
     with pytest.raises(OverBudgetError) as over:
-        plane.ask(mine)
+        plane.ask(plane.agent("agent-1"))
     assert (over.value.status, over.value.code, over.value.retry_after) == (429, "over-budget", None)
     assert [why.code for why in over.value.reasons] == ["over-max-active-per-subject"]
-    plane.ask(yours)
-    plane.finish(mine, first.grant.id, Why.COMPLETED)
+    plane.ask(plane.agent("agent-2"))
+    plane.finish(plane.agent("agent-1"), first.grant.id, Why.COMPLETED)
     with pytest.raises(OverBudgetError):  # revoking: the credential may still work
-        plane.ask(mine)
+        plane.ask(plane.agent("agent-1"))
     plane.work()
-    plane.ask(mine)
+    plane.ask(plane.agent("agent-1"))
     assert len(plane.events(Kind.GRANT_REFUSED)) == 2
 
 

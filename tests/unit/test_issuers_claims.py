@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.issuers.jose.compact import MAX_CHARS, take_apart
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
 from controlplane.model.secret import Secret
 from controlplane.testing.clock import FakeClock
@@ -287,10 +287,12 @@ def test_required_claims_must_be_there_however_deep(issuer: FakeIssuer, clock: F
 
 
 def test_two_issuers_never_share_a_name_or_an_address(clock: FakeClock) -> None:
-    a = FakeIssuer("https://a.example", clock=clock, name="a")
+    a = FakeIssuer("https://a.example", clock=clock, name="idp-a")
     for other in (
-        FakeIssuer("https://a.example", clock=clock, name="b"),
-        FakeIssuer("https://b.example", clock=clock, name="a"),
+        FakeIssuer("https://a.example", clock=clock, name="idp-b"),
+        FakeIssuer("https://b.example", clock=clock, name="idp-a"),
+        FakeIssuer("https://a.example/", clock=clock, name="idp-b"),
+        FakeIssuer("https://A.example", clock=clock, name="idp-b"),
     ):
         with pytest.raises(ConfigurationError, match="same name or the same url"):
             trusting(a, other, clock=clock)

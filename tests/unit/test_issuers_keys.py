@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from controlplane.issuers.jose.jwk import MAX_KEYS, parse_key_set
-from controlplane.issuers.jose.keystore import static_keys, static_keys_file
+from controlplane.issuers.jose.keystore import FileKeys, static_keys
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.issuer import FakeIssuer, IssuerKey, base64url, trusting
@@ -201,10 +201,10 @@ def test_a_refused_key_is_named_when_somebody_uses_it() -> None:
 def test_keys_from_a_file_verify_and_a_broken_file_is_a_clear_error(tmp_path: Path) -> None:
     issuer, path = FakeIssuer(clock=CLOCK), tmp_path / "jwks.json"
     path.write_text(json.dumps(issuer.jwks), encoding="utf-8")
-    assert trusting(issuer, clock=CLOCK, keys=static_keys_file(path)).verify(issuer.mint())
+    assert trusting(issuer, clock=CLOCK, keys=FileKeys(path)).verify(issuer.mint())
     for content in ("", "{", "[]", '{"keys":[],"keys":[]}', '{"keys":[]}'):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(ConfigurationError, match=r"jwks\.json|key set"):
-            static_keys_file(path)
+            FileKeys(path)
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        static_keys_file(tmp_path / "none.json")
+        FileKeys(tmp_path / "none.json")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from controlplane.issuers.trusted import TrustedIssuers
+from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.secret import Secret
 from controlplane.testing.clock import FakeClock
@@ -189,11 +189,11 @@ def test_j15_a_key_of_another_curve_does_not_verify() -> None:
 
 
 def test_j19_the_key_of_one_trusted_issuer_does_not_speak_for_another() -> None:
-    ours = FakeIssuer("https://a.example", clock=CLOCK, name="a", keys=[IssuerKey(kid="k1")])
-    other = FakeIssuer("https://b.example", clock=CLOCK, name="b", keys=[IssuerKey(kid="k1")])
+    ours = FakeIssuer("https://a.example", clock=CLOCK, name="idp-a", keys=[IssuerKey(kid="k1")])
+    other = FakeIssuer("https://b.example", clock=CLOCK, name="idp-b", keys=[IssuerKey(kid="k1")])
     trust = trusting(ours, other, clock=CLOCK)
-    assert trust.verify(ours.mint()).issuer == "a"
-    assert trust.verify(other.mint()).issuer == "b"
+    assert trust.verify(ours.mint()).issuer == "idp-a"
+    assert trust.verify(other.mint()).issuer == "idp-b"
     assert "signature" in refusal(trust, ours.mint(key=other.keys[0]))
 
 

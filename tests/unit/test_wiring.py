@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.issuers.oidc import OidcOptions
 from controlplane.keys.files import load_or_create
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
-from controlplane.settings import IssuerSettings, KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings
+from controlplane.settings import KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings
 from controlplane.wiring import sync_roles, wire
 
 
@@ -23,7 +24,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_what_is_wrong_is_said_before_any_key_or_store_is_made(settings: Settings, tmp_path: Path) -> None:
     nowhere = tmp_path / "none.json"
-    issuer = IssuerSettings(name="somebody", url="https://x.example", audiences=("y",), jwks_file=nowhere)
+    issuer = OidcOptions(name="somebody", url="https://x.example", audiences=("y",), jwks_file=nowhere)
     elsewhere = VaultIdentity(mount="shorthold-broker", role="broker", key_file=tmp_path / "other.pem")
     for wrong, said in (
         ({"vault": VaultSettings()}, "vault.broker"),

@@ -1,6 +1,7 @@
 """A compact JWS, taken apart strictly; nothing in it is true before `signed_by` has said so."""
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class UnverifiedToken:
     header: Mapping[str, JsonValue]
     claims: Mapping[str, JsonValue]
     compact: Secret
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what was signed, for tokens without a `jti`.
+
+        Not of the signature: whoever has an ECDSA signature (r, s) also has (r, n - s), which is as good.
+        """
+        return hashlib.sha256(self.compact.reveal().rpartition(".")[0].encode()).hexdigest()
 
     def signed_by(self, key: VerificationKey) -> bool:
         """Whether `key` signed exactly this, with the key's own algorithm (RFC 8725 3.1)."""

@@ -65,8 +65,10 @@ class KeySet:
         return [key for key in able if key.kid == kid]
 
 
-def parse_key_set(document: JsonObject) -> KeySet:
+def parse_key_set(document: JsonObject, use: str = "sig") -> KeySet:
     """The key set in a JWKS document; single keys that are not sound are left out (RFC 7517 5).
+
+    Other uses than `sig` must be said by each key: a SPIFFE bundle holds keys of several.
 
     Raises: ValueError: it is no key set, has over 64 keys, or none of them is sound.
     """
@@ -77,7 +79,7 @@ def parse_key_set(document: JsonObject) -> KeySet:
     refused: list[str] = []
     for number, entry in enumerate(entries, start=1):
         try:
-            keys.append(_key(entry))
+            keys.append(_key(entry, use))
         except ValueError as error:
             refused.append(f"key {number} {error}")
     if not keys:
@@ -85,7 +87,7 @@ def parse_key_set(document: JsonObject) -> KeySet:
     return KeySet(keys=tuple(keys), refused=tuple(refused))
 
 
-def _key(jwk: JsonValue) -> VerificationKey:
+def _key(jwk: JsonValue, use: str) -> VerificationKey:
     if not isinstance(jwk, dict):
         raise ValueError("is not an object")  # noqa: TRY004 # a stranger's bad value, not our wrong type
     if _PRIVATE & jwk.keys():
@@ -98,8 +100,8 @@ def _key(jwk: JsonValue) -> VerificationKey:
     algorithm, public = _READERS[kty](jwk)
     if jwk.get("alg", algorithm) != algorithm:
         raise ValueError(f"says that it is for another algorithm than {algorithm}")
-    if jwk.get("use", "sig") != "sig":
-        raise ValueError("is not for signatures (use)")
+    if jwk.get("use", "sig") != use:
+        raise ValueError("is not for signatures (use)" if use == "sig" else f"is not for {use} (use)")
     operations = jwk.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("is not for verifying (key_ops)")

@@ -48,22 +48,52 @@ class StaticKeys:
         return self._keys.candidates(algorithm, kid) or _unknown(self._keys, algorithm, kid)
 
 
-def static_keys(document: JsonObject) -> StaticKeys:
+def static_keys(document: JsonObject, *, use: str = "sig") -> StaticKeys:
     """Keys from a JWKS document. Raises: ConfigurationError: it is none, or has no sound key."""
     try:
-        return StaticKeys(parse_key_set(document))
+        return StaticKeys(parse_key_set(document, use))
     except ValueError as error:
         raise ConfigurationError(f"an issuer's static key set {error}") from None
 
 
-def static_keys_file(path: Path) -> StaticKeys:
-    """Keys from a JWKS file. Raises: ConfigurationError: it cannot be read, or see `static_keys`."""
-    try:
-        return static_keys(parse_object(path.read_bytes()))
-    except OSError as error:
-        raise ConfigurationError(f"the key set {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigurationError(f"the key set {path} {error}") from None
+class FileKeys:
+    """Keys in a JWKS file that somebody else may replace: read anew as soon as it is another one. Thread-safe.
+
+    Raises: ConfigurationError: it cannot be read, or has no sound key.
+    """
+
+    def __init__(self, path: Path, *, use: str = "sig") -> None:
+        self._path, self._use = path, use
+        self._read: tuple[_Stamp, KeySet] = self._load()
+
+    def candidates(self, algorithm: str, kid: str | None) -> Sequence[VerificationKey]:
+        """See KeyStore. A file that became unreadable gives no keys: an old one may hold a key that was withdrawn."""
+        try:
+            if self._stamp() != self._read[0]:
+                self._read = self._load()
+        except ConfigurationError as error:
+            raise NotAuthenticatedError(error.detail) from None
+        keys = self._read[1]
+        return keys.candidates(algorithm, kid) or _unknown(keys, algorithm, kid)
+
+    def _stamp(self) -> "_Stamp":
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise ConfigurationError(f"the key set {self._path} cannot be read: {error.strerror}") from None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _load(self) -> "tuple[_Stamp, KeySet]":
+        stamp = self._stamp()  # before reading: what is written meanwhile is read next time
+        try:
+            return stamp, parse_key_set(parse_object(self._path.read_bytes()), self._use)
+        except OSError as error:
+            raise ConfigurationError(f"the key set {self._path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"the key set {self._path} {error}") from None
+
+
+_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +117,7 @@ class DiscoveredKeys:
         url: str,
         *,
         jwks_uri: str | None = None,
+        use: str = "sig",
         fetch: Callable[[str], dict[str, JsonValue]] | None = None,
         timeout: timedelta = timedelta(seconds=5),
         monotonic: Callable[[], float] = time.monotonic,
@@ -99,7 +130,7 @@ class DiscoveredKeys:
         if jwks_uri is None and "?" in place.target:  # OpenID Connect Discovery 3
             raise ConfigurationError(f"the issuer's address {url!r} must not have a query")
         self._url = url
-        self._jwks_uri = jwks_uri
+        self._jwks_uri, self._use = jwks_uri, use
         self._fetch = fetch or Fetcher(timeout=timeout)
         # Discovery and key set, one after the other, and a little for the machine.
         self._patience = timeout.total_seconds() * 2 + 1
@@ -170,7 +201,7 @@ class DiscoveredKeys:
     def _get(self) -> KeySet:
         jwks_uri = self._jwks_uri or self._discover()
         try:
-            return parse_key_set(self._fetch(jwks_uri))
+            return parse_key_set(self._fetch(jwks_uri), self._use)
         except ValueError as error:
             raise FetchError(f"{jwks_uri} {error}") from None
 
