@@ -87,7 +87,7 @@ class FakePlane:
         self.assertions: list[Secret] = []
         self.woken = 0
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
-        self.unready: tuple[str, ...] = ()
+        self.unready: Mapping[str, str] = {}
         for compiled in entitlements:
             for item in compiled.objects:
                 self.vault.roles.write(item)
@@ -214,8 +214,8 @@ class FakePlane:
             *sorted(self.vault.target.users),
         ]
 
-    def missing(self) -> tuple[str, ...]:
-        """What stands in the way of a grant."""
+    def missing(self) -> Mapping[str, str]:
+        """What stands in the way of a grant, and why."""
         return self.unready
 
     def close(self) -> None:
