@@ -18,6 +18,7 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
     import errno
     import resource
     import socket
+    from types import FrameType
 
     import uvicorn
     from typing_extensions import override
@@ -56,6 +57,12 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
             await super().startup(sockets)
             shown = f"[{address[0]}]" if ":" in address[0] else address[0]
             click.echo(f"Shorthold listens on http://{shown}:{listener.getsockname()[1]}", err=True)
+
+        @override
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # A second Ctrl-C would cut off what is at hand; whoever cannot wait may kill -9, which loses nothing.
+            if not self.should_exit:
+                super().handle_exit(sig, frame)
 
     with listener:
         Telling(config).run(sockets=[listener])

@@ -93,7 +93,7 @@ class FakePlane:
         self.woken = 0
         self._tokens = itertools.count(1)
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
-        self.unready: tuple[str, ...] = ()
+        self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
         for compiled in entitlements:
             for item in compiled.objects:
@@ -227,8 +227,8 @@ class FakePlane:
             *sorted(self.vault.target.users),
         ]
 
-    def missing(self) -> tuple[str, ...]:
-        """What stands in the way of a grant."""
+    def missing(self) -> Mapping[str, str]:
+        """What stands in the way of a grant, and why."""
         return self.unready
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from controlplane.dev.process import until
 from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
 from controlplane.keys.files import load
+from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.stores.trail import open_trail
@@ -145,9 +146,10 @@ class Witness:
         """Accessors of living tokens whose metadata names the grant."""
         found: list[str] = []
         for accessor in self.vault.list("auth/token/accessors"):
-            answer = self.vault.adapter.request(
-                "POST", "auth/token/lookup-accessor", json={"accessor": accessor}, raise_exception=False
-            )
+            try:
+                answer = self.vault.adapter.request("POST", "auth/token/lookup-accessor", json={"accessor": accessor})
+            except VaultRefusedError:
+                continue  # it ended since it was listed
             data = part(answer, "data")
             metadata = data.get("meta")
             if isinstance(metadata, dict) and metadata.get("grant") == grant and data.get("num_uses") != -1:

@@ -1,4 +1,4 @@
-"""Context over the real stack: networks behind proxies, environments, budgets at once, explaining (C7, C22, J38, A17)."""
+"""Context over the real stack: networks behind proxies, environments, budgets at once, reasons (C7, C22, J38, A17)."""
 
 import json
 import subprocess

@@ -34,12 +34,12 @@ def app_of(plane: FakePlane, *, worker: bool = False) -> FastAPI:
 
 
 def test_it_lives_as_long_as_it_answers_and_is_ready_only_when_nothing_is_missing(plane: FakePlane, http: Http) -> None:
-    plane.unready = ("vault: it is sealed",)
+    plane.unready = {"vault": "it is sealed at https://bao.internal"}
     plane.store.down = "the disk is full"
     assert http(plane, "GET", "/healthz").status_code == 200
     answer = http(plane, "GET", "/readyz")
-    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "missing": ["vault: it is sealed"]})
-    plane.unready = ()
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "missing": ["vault"]})
+    plane.unready = {}
     assert http(plane, "GET", "/readyz").json() == {"status": "ok", "missing": []}
 
 
