@@ -55,6 +55,36 @@ def test_a_grant_is_answered_with_a_wrapping_token_and_no_credential(plane: Fake
         assert str(handle) not in answer.text
 
 
+def test_what_would_be_decided_is_answered_200_and_neither_makes_nor_spends_anything(
+    plane: FakePlane, http: Http
+) -> None:
+    who = bearer(plane)
+    for _ in range(2):
+        answer = http(plane, "POST", "/v1/grants?dry_run=1", json=WISH, headers=who)
+        assert (answer.status_code, answer.json()["decision"], answer.json()["status"]) == (200, "allow", 201)
+        assert answer.headers["cache-control"] == "no-store"
+        assert "location" not in answer.headers
+    assert plane.store.grants() == []
+    assert http(plane, "POST", "/v1/grants", json=WISH, headers=who).status_code == 201
+
+
+def test_a_token_that_asks_for_a_second_grant_is_401_and_told_so(plane: FakePlane, http: Http) -> None:
+    who = bearer(plane)
+    assert http(plane, "POST", "/v1/grants", json=WISH, headers=who).status_code == 201
+    answer = http(plane, "POST", "/v1/grants", json={**WISH, "task": "T-2"}, headers=who)
+    problem(answer, 401, "token-replayed")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert len(plane.store.grants()) == 1
+
+
+def test_a_rate_that_is_used_up_is_429_with_the_time_to_come_back(http: Http) -> None:
+    plane = FakePlane(compiled_entitlement(context={"max_requests": {"per_subject": "1/h"}}))
+    plane.ask()
+    answer = http(plane, "POST", "/v1/grants", json=WISH, headers=bearer(plane))
+    problem(answer, 429, "over-budget")
+    assert answer.headers["retry-after"] == "3600"
+
+
 def test_inline_delivery_answers_with_the_credentials_themselves(http: Http) -> None:
     plane = FakePlane(compiled_entitlement(delivery="inline"))
     body = http(plane, "POST", "/v1/grants", json=WISH, headers=bearer(plane)).json()
