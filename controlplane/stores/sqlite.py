@@ -12,7 +12,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from controlplane.model.errors import StoreUnavailableError
 from controlplane.stores.faults import told
@@ -97,7 +97,15 @@ def _any_text(raw: bytes) -> str:
 
 def _begin(connection: Connection) -> None:
     # A deferred transaction that reads first and writes later fails as soon as somebody else wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _say(connection, "BEGIN IMMEDIATE")
+
+
+def _say(connection: Connection, statement: str) -> None:
+    """Run a statement without values on the driver's own cursor: SQLAlchemy's work would outweigh SQLite's."""
+    try:
+        connection.connection.cursor().execute(statement)
+    except sqlite3.Error as error:
+        raise DBAPIError(None, None, error) from None
 
 
 def _look(connection: Connection) -> None:
@@ -189,7 +197,7 @@ class Writer:
                 yield batch.connection
                 if not first:
                     with told(self.place):
-                        batch.connection.exec_driver_sql("RELEASE part")
+                        _say(batch.connection, "RELEASE part")
             except BaseException as error:  # noqa: BLE001 # it is raised below, when what it saw is durable
                 self._undo(batch, first=first)
                 failure = error
@@ -207,7 +215,7 @@ class Writer:
     def _join(self) -> tuple[_Batch, bool]:
         if self._batch is not None:
             with told(self.place):
-                self._batch.connection.exec_driver_sql("SAVEPOINT part")
+                _say(self._batch.connection, "SAVEPOINT part")
             return self._batch, False
         with told(self.place):
             try:
@@ -227,8 +235,8 @@ class Writer:
                 self._batch = None
                 batch.connection.rollback()
             else:
-                batch.connection.exec_driver_sql("ROLLBACK TO part")
-                batch.connection.exec_driver_sql("RELEASE part")
+                _say(batch.connection, "ROLLBACK TO part")
+                _say(batch.connection, "RELEASE part")
         except Exception:  # noqa: BLE001 # SQLite has rolled back everything by itself: a full disk, a read error
             batch.failure = StoreUnavailableError(f"the store at {self.place} does not work: it gave up a transaction")
             self._batch = None

@@ -51,6 +51,14 @@ def test_the_look_at_the_wrapping_token_happens_once(plane: FakePlane) -> None:
     assert plane.journal.steps.count("logins.facts") == looks
 
 
+def test_a_wrapping_token_that_is_being_opened_at_that_moment_counts_as_opened(plane: FakePlane) -> None:
+    grant = plane.ask().grant
+    assert grant.wrap_accessor is not None
+    plane.vault.make_zombie(grant.wrap_accessor)  # a token in its last use looks like that
+    plane.wait(MINUTE)
+    assert plane.grant(grant.id).state is State.ACTIVE
+
+
 def test_a_vault_that_cannot_be_asked_about_a_wrapping_token_holds_nothing_up(plane: FakePlane) -> None:
     id = _opened(plane)
     plane.vault.faults.sealed = True
