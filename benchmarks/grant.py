@@ -47,8 +47,11 @@ SUBJECT: Final = "system:serviceaccount:agents:benchmark"
 @click.option(
     "--concurrency", "concurrencies", type=click.IntRange(1, 64), multiple=True, default=(1, 8), show_default=True
 )
+@click.option(
+    "--pause", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds between two grants of an agent."
+)
 @click.option("--json", "as_json", is_flag=True, help="Figures as JSON on stdout.")
-def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], as_json: bool) -> None:  # noqa: FBT001 # a flag
+def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], pause: float, as_json: bool) -> None:  # noqa: FBT001 # a flag
     """Measure what an agent waits for, and how long its credential outlives the finish. Not a test: no bounds."""
     signal.signal(signal.SIGTERM, _interrupted)
     talk = Console(stderr=True, highlight=False)
@@ -59,6 +62,7 @@ def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], as_json: 
                 rounds=rounds,
                 iterations=iterations,
                 concurrencies=concurrencies,
+                pause=pause,
                 dsn=lambda user, password: stack.postgres.dsn(user, password, DATABASE),
             )
             setting: dict[str, JsonValue] = {
@@ -66,6 +70,7 @@ def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], as_json: 
                 "versions": versions(stack),
                 "rounds": rounds,
                 "iterations": iterations,
+                "pause": pause,
                 "ways": dict(WAYS),
             }
             slices = _run(race, talk)

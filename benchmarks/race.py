@@ -14,12 +14,17 @@ from controlplane.model.secret import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Race:
-    """`iterations` grants a slice, shared out among its threads; `dsn` makes a connection string of a credential."""
+    """`iterations` grants a slice, shared out among its threads; `dsn` makes a connection string of a credential.
+
+    Between two grants an agent does something else for `pause` seconds. With 0, the end of one credential competes
+    with the making of the next.
+    """
 
     ways: Sequence[Way]
     rounds: int
     iterations: int
     concurrencies: Sequence[int]
+    pause: float
     dsn: Callable[[str, Secret], Secret]
 
     @property
@@ -59,7 +64,7 @@ class Race:
     def _slice(self, way: Way, concurrency: int) -> Slice:
         watch = way.watch()
         share = -(-self.iterations // concurrency)
-        runners = [_Runner(way.agent(), watch, share) for _ in range(concurrency)]
+        runners = [_Runner(way.agent(), watch, share, self.pause) for _ in range(concurrency)]
         try:
             for runner in runners:
                 runner.warm_up()
@@ -98,6 +103,7 @@ class _Runner:
     agent: Agent
     watch: Watch
     share: int
+    pause: float
     laps: list[Lap] = field(default_factory=list[Lap])
     errors: list[str] = field(default_factory=list[str])
     thread: threading.Thread = field(init=False)
@@ -119,6 +125,7 @@ class _Runner:
                 self.laps.append(Lap(asked=in_hand - began, finished=time.perf_counter() - in_hand))
             except (WrongAnswerError, KeyError) as error:
                 self.errors.append(f"{type(error).__name__}: {error}")
+            time.sleep(self.pause)
 
     def _finish(self, held: Held) -> None:
         sent_at = time.time()

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from controlplane.audit.chain import Broken, Intact
 from controlplane.audit.verify import verify_trail
 from controlplane.dev import loopback
 from controlplane.dev.configuration import configuration_file
 from controlplane.dev.openbao import MOUNT, OpenBao
+from controlplane.dev.orders import DATABASE
 from controlplane.dev.process import until
 from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
@@ -165,6 +167,13 @@ class Witness:
         with psycopg.connect(self.stack.postgres.owner.reveal(), autocommit=True) as database:
             rows = database.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-sh-%'").fetchall()
         return [str(row[0]) for row in rows if "-prober-" not in str(row[0])]
+
+    def drop(self, users: Sequence[str]) -> None:
+        """Remove database users, so that no later test meets them."""
+        with psycopg.connect(self.stack.postgres.owner.reveal(), dbname=DATABASE, autocommit=True) as database:
+            for user in users:
+                database.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+                database.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
 
 
 def witness(stack: Stack) -> Witness:
