@@ -8,7 +8,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,9 +20,11 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from controlplane.issuers.trust.options import IssuerOptions, by_kind
+from controlplane.model.access import AccessRule, Role
 from controlplane.model.duration import Duration
 from controlplane.model.entitlement import Mount, Name
 from controlplane.model.errors import ConfigurationError
+from controlplane.model.identity import IssuerName
 from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
 from controlplane.model.secret import Secret
@@ -107,13 +109,32 @@ class TargetSettings(_Section):
     sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
 
 
-class AccessRule(_Section):
-    """Whoever has these claims from this issuer has these roles."""
+class AccessSettings(_Section):
+    """Whoever has this subject and these claims from this issuer has these roles, and the groups that a claim lists."""
 
     issuer: Name
     subject: str | None = None
     claims: dict[str, str] = {}
-    roles: tuple[Literal["approver", "responder", "platform", "auditor"], ...]
+    roles: tuple[Role, ...] = Field(min_length=1)
+    groups: str | None = None
+    """The path of the claim that lists a person's groups: `approval.from` names them as `group:<name>`."""
+
+    @model_validator(mode="after")
+    def _narrow(self) -> "AccessSettings":
+        if self.subject is None and not self.claims:
+            raise ValueError("a rule needs a subject or claims: this one would give its roles to everybody")
+        return self
+
+    @property
+    def rule(self) -> AccessRule:
+        """The rule as the verbs need it."""
+        return AccessRule(
+            issuer=IssuerName(self.issuer),
+            roles=frozenset(self.roles),
+            subject=self.subject,
+            claims=dict(self.claims),
+            groups=self.groups,
+        )
 
 
 class WorkerSettings(_Section):
@@ -139,7 +160,7 @@ class Settings(BaseSettings):
     roles: Path = Path("roles")
     environment: Name | None = None
     """The environment that this control plane grants for: what `context.environments` is held against."""
-    access: tuple[AccessRule, ...] = ()
+    access: tuple[AccessSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
 
     @classmethod

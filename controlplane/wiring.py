@@ -22,6 +22,7 @@ from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
+from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import (
     ConfigurationError,
@@ -64,6 +65,7 @@ class ControlPlane:
     worker: Worker
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
+    access: Sequence[AccessRule]
     store: SqlStore
     vault: VaultClient
     session: JwtSession
@@ -163,6 +165,7 @@ def wire(settings: Settings) -> ControlPlane:
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
+        access=_access(settings),
         store=store,
         vault=broker,
         session=session,
@@ -181,6 +184,14 @@ def sync_roles(vault: VaultSettings) -> Roles:
     else:
         token = _always(operator)
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
+
+
+def _access(settings: Settings) -> Sequence[AccessRule]:
+    known = {issuer.name for issuer in settings.issuers}
+    for given in settings.access:
+        if given.issuer not in known:
+            raise ConfigurationError(f"access names the issuer {given.issuer}, which is none of issuers")
+    return [given.rule for given in settings.access]
 
 
 def _audit_key(settings: Settings) -> Secret:

@@ -12,6 +12,7 @@ from controlplane.dev.home import Home, write_private
 from controlplane.dev.orders import DATABASE
 from controlplane.dev.outside import Target
 from controlplane.dev.shipped import code_digest, shipped
+from controlplane.model.access import Role
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
 from controlplane.settings import VaultSettings
@@ -54,10 +55,8 @@ def write_configuration(
             }
         },
         "access": [
-            {"issuer": issuer.NAME, "subject": AUDITOR, "roles": ["auditor"]},
-            {"issuer": issuer.NAME, "subject": "approver", "roles": ["approver"]},
-            {"issuer": issuer.NAME, "subject": "responder", "roles": ["responder"]},
-            {"issuer": issuer.NAME, "subject": "platform", "roles": ["platform"]},
+            {"issuer": issuer.NAME, "subject": AUDITOR, "roles": [Role.AUDITOR]},
+            *({"issuer": issuer.NAME, "claims": {"role": role}, "roles": [role], "groups": "groups"} for role in Role),
         ],
     }
     text = _HEAD.format(code=code_digest()) + _toml(document)

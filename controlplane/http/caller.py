@@ -5,6 +5,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from controlplane.http.address import caller_address
+from controlplane.model.access import Standing, standing
 from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
@@ -37,3 +38,11 @@ From = Annotated[Address | None, Depends(_address)]
 """The caller's address, as far as somebody whom the settings trust vouches for it."""
 Caller = Annotated[VerifiedClaims, Depends(_caller)]
 """The verified caller of a route. Source: RFC 6750 2.1; a missing header is 401, never 422."""
+
+
+def _standing(who: Caller, plane: Plane) -> Standing:
+    return standing(plane.access, who)
+
+
+Stands = Annotated[Standing, Depends(_standing)]
+"""The caller's roles and groups, by the access rules as they stand now."""

@@ -23,6 +23,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.keys.files import generate
+from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
 from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant, GrantId, TaskId, Why
@@ -95,6 +96,10 @@ class FakePlane:
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+        self.access: tuple[AccessRule, ...] = tuple(
+            AccessRule(issuer=self.issuer.name, roles=frozenset({role}), claims={"role": role.value}, groups="groups")
+            for role in Role
+        )
         for compiled in entitlements:
             for item in compiled.objects:
                 self.vault.roles.write(item)

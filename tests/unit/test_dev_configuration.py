@@ -10,6 +10,7 @@ from controlplane.dev.home import Home
 from controlplane.dev.outside import Target
 from controlplane.dev.shipped import code_digest
 from controlplane.dev.stack import LAYOUT
+from controlplane.model.access import Role
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
 from controlplane.settings import VaultSettings, load
@@ -40,7 +41,8 @@ def test_the_settings_read_back_every_path_and_address(project: Path, monkeypatc
     assert settings.keys.directory == home.directory / "keys"
     assert settings.targets["orders"].port == 4003
     assert settings.issuers[0].url == "http://127.0.0.1:4004"
-    assert [rule.subject for rule in settings.access if "auditor" in rule.roles] == ["auditor"]
+    assert [rule.subject for rule in settings.access if "auditor" in rule.roles] == ["auditor", None]
+    assert [rule.claims["role"] for rule in settings.access if rule.subject is None] == [role.value for role in Role]
     assert settings.roles.name == "roles"
     assert configuration_file(home).stat().st_mode & 0o777 == 0o600
     assert "owners-password" not in configuration_file(home).read_text()
