@@ -21,6 +21,11 @@ def workload_id(issuer: IssuerName, subject: str) -> WorkloadId:
     return WorkloadId(f"wl_{digest[:32]}")
 
 
+def names_of(subject: str, person: str | None) -> frozenset[str]:
+    """The names by which one person is known again under another identity: subject and person, case folded."""
+    return frozenset(name.casefold() for name in (subject, person) if name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleUse:
     """What tells a token that may ask for one grant only from every other: `id` is its `jti` or its digest.
@@ -39,7 +44,7 @@ class VerifiedClaims:
 
     `issuer` is the configured name, not the URL; `subject` is `sub` (RFC 7519 4.1.2); `claims` are those that the
     issuer's kind or its settings answer for; `others` are kept, and nothing is ever selected by them. `single_use`
-    is None where the issuer's tokens may be used again.
+    is None where the issuer's tokens may be used again. `person` is who is behind the subject, where the issuer says.
     """
 
     issuer: IssuerName
@@ -49,11 +54,17 @@ class VerifiedClaims:
     expires_at: datetime
     others: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     single_use: SingleUse | None = None
+    person: str | None = None
 
     @property
     def workload(self) -> WorkloadId:
         """The stable id of issuer and subject together."""
         return workload_id(self.issuer, self.subject)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What this person is called, folded: who shares one with another may be the same, and is taken for him."""
+        return names_of(self.subject, self.person)
 
     def claim(self, path: str) -> JsonValue:
         """The claim at `path`, `None` where there is none; `/` descends: `kubernetes.io/namespace`.

@@ -300,3 +300,14 @@ def test_two_issuers_never_share_a_name_or_an_address(clock: FakeClock) -> None:
 
 def test_without_issuers_nobody_is_believed(issuer: FakeIssuer, clock: FakeClock) -> None:
     assert "not a configured issuer" in refusal(TrustedIssuers([], clock), issuer.mint())
+
+
+def test_who_is_behind_a_token_must_be_said_where_the_issuer_is_asked_for_it(clock: FakeClock) -> None:
+    """A08: two identities of one person are told by a claim that both issuers sign."""
+    issuer = FakeIssuer("https://issuer.example", clock=clock)
+    trust = trusting(issuer, clock=clock, person="email")
+    who = trust.verify(issuer.mint("u-1", email="Ann@acme.example"))
+    assert who.names == {"u-1", "ann@acme.example"}
+    assert "email is missing" in refusal(trust, issuer.mint("u-1"))
+    assert "email has control" in refusal(trust, issuer.mint("u-1", email="ann\u200b@acme.example"))
+    assert trusting(issuer, clock=clock).verify(issuer.mint("U-1", email="a@b")).names == {"u-1"}

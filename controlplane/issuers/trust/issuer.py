@@ -77,6 +77,7 @@ class Issuer:
             expires_at=expires,
             others=others,
             single_use=single if self.options.replay == "single-use" else None,
+            person=None if self.options.person is None else _name(token.claims, self.options.person),
         )
         self._checked_table(who)
         self.kind.check(who, self.options)

@@ -34,6 +34,9 @@ class IssuerOptions(BaseModel):
     """Claims that must be there, besides those that the kind requires; `/` descends."""
     claims: tuple[str, ...] | None = ()
     """Claims that entitlements may name, besides those that the kind knows; None: whatever the issuer signs."""
+    person: str | None = None
+    """The claim that says who is behind a token whichever issuer signed it, such as `email`: it must be there then.
+    Nobody agrees with himself by way of a second identity."""
     jwks_file: Path | None = None
     """A key set on this machine instead of discovery; read anew when it changes."""
     jwks_uri: str | None = None
