@@ -11,9 +11,11 @@ import pytest
 from controlplane.grants.decide import decide
 from controlplane.http.explained import explained
 from controlplane.model.decision import Decides, Decision, Deny, NeedsApproval, Ruling
+from controlplane.model.entitlement import Entitlement
 from controlplane.model.errors import DeniedError, OverBudgetError
 from controlplane.model.event import Kind
 from controlplane.model.grant import TaskId
+from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
 from controlplane.testing.entitlements import compiled_entitlement, entitlement
@@ -102,10 +104,15 @@ def test_c2_c6_every_no_is_told_at_once_in_the_order_of_the_decisions(tmp_path: 
 def test_c2_no_policy_lets_a_stranger_in_and_none_is_even_asked() -> None:
     asked_of: list[str] = []
 
-    def policy(*arguments: object) -> Ruling:
-        asked_of.append(str(arguments))
-        return Ruling(permitted=True, reasons=())
+    class Policy:
+        def __call__(
+            self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+        ) -> Ruling:
+            del entitlement, asked, situation
+            asked_of.append(who.subject)
+            return Ruling(permitted=True, reasons=())
 
+    policy = Policy()
     plane = FakePlane(compiled_entitlement(), policy=policy)
     stranger = plane.agent("mallory")
     wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
@@ -125,7 +132,8 @@ def test_p12_a_stranger_learns_nothing_of_policies(plane: FakePlane) -> None:
 def test_c6_no_policy_widens_the_scope(tmp_path: Path) -> None:
     wide = '@id("open-to-all") @reason("r") permit (principal, action, resource) when { resource.quorum >= 0 };'
     plane = FakePlane(compiled_entitlement(), policy=policy_of(tmp_path, wide))
-    for asked in ({"intent": "other"}, {"ttl": timedelta(hours=1)}):
+    wider: list[dict[str, Any]] = [{"intent": "other"}, {"ttl": timedelta(hours=1)}]
+    for asked in wider:
         with pytest.raises(DeniedError) as denied:
             plane.ask(**asked)
         assert {why.decision for why in denied.value.reasons} == {Decides.SCOPE}

@@ -53,7 +53,8 @@ def ruled(
     wish: GrantRequest | None = None,
     **situation: Any,
 ) -> Ruling:
-    return policy(on or entitlement(), by or who(), wish or asked(), Situation(**{"at": NOON, **situation}))
+    facts: dict[str, Any] = {"at": NOON, **situation}
+    return policy(on or entitlement(), by or who(), wish or asked(), Situation(**facts))
 
 
 def codes(ruling: Ruling) -> list[str]:
@@ -201,10 +202,10 @@ def test_y33_what_the_schema_does_not_guarantee_is_refused_before_it_can_fail(tm
     ],
 )
 def test_c7_a_policy_sees_the_whole_request(tmp_path: Path, clauses: str, changes: Mapping[str, Any]) -> None:
-    on = {"on": entitlement(**changes["on"])} if "on" in changes else {}
     policy = policy_of(tmp_path, forbid(clauses))
     assert policy.broken is None, policy.broken
-    assert ruled(policy, **{**changes, **on}).policies == ("test-forbids",)
+    facts: dict[str, Any] = {**changes, "on": entitlement(**changes.get("on", {}))}
+    assert ruled(policy, **facts).policies == ("test-forbids",)
 
 
 @pytest.mark.parametrize(
@@ -280,12 +281,26 @@ CONDITIONS = st.sampled_from(
         "context.hour + 9223372036854775000 > 9223372036854775800",
     ]
 )
+
+
+def by(claims: dict[str, Any]) -> VerifiedClaims:
+    return who(**claims)
+
+
+def lasting(minutes: int) -> GrantRequest:
+    return asked(ttl=timedelta(minutes=minutes))
+
+
+def later(minutes: int) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
 REQUESTS = st.fixed_dictionaries(
     {
-        "by": st.builds(lambda claims: who(**claims), CLAIMS),
-        "wish": st.builds(lambda minutes: asked(ttl=timedelta(minutes=minutes)), st.integers(1, 15)),
+        "by": st.builds(by, CLAIMS),
+        "wish": st.builds(lasting, st.integers(1, 15)),
         "on": st.sampled_from([entitlement(), entitlement(risk="high"), entitlement(sensitivity="pii")]),
-        "at": st.builds(lambda minutes: NOON + timedelta(minutes=minutes), st.integers(0, 60 * 24 * 14)),
+        "at": st.builds(later, st.integers(0, 60 * 24 * 14)),
         "environment": st.sampled_from([None, "prod", "dev"]),
         "address": st.sampled_from([None, parse_address("10.1.2.3"), parse_address("2001:db8::1")]),
     }
