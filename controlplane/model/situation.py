@@ -25,10 +25,12 @@ class Situation:
     """When, from where, in which environment, and what was used up before.
 
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
-    None where nothing was counted. A condition on what is None does not hold.
+    None where nothing was counted. A condition on what is None does not hold. `waiting` are the workload's grants, of
+    any entitlement, that wait for people; it is counted only where people have to agree.
     """
 
     at: datetime
     address: Address | None = None
     environment: str | None = None
     usage: Usage | None = None
+    waiting: int = 0
