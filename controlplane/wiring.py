@@ -8,6 +8,9 @@ from ipaddress import IPv4Network, IPv6Network
 
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -17,6 +20,7 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
@@ -61,6 +65,10 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     finish: FinishGrant
+    watch: Watch
+    approve: ApproveGrant
+    deny: DenyGrant
+    collect: CollectGrant
     entitlements: Entitlements
     worker: Worker
     task_key: Mapping[str, str]
@@ -155,17 +163,40 @@ def wire(settings: Settings) -> ControlPlane:
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
+    access = _access(settings)
+    watch = Watch(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        access=lambda: access,
+    )
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        watch=watch,
+        approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
+        deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
+        collect=CollectGrant(
+            clock=clock,
+            record=record,
+            engines=engines(),
+            store=store,
+            watch=watch,
+            situate=situate,
+            issue=issue,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
         entitlements=entitlements,
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
-        access=_access(settings),
+        access=access,
         store=store,
         vault=broker,
         session=session,

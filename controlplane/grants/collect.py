@@ -53,14 +53,19 @@ class CollectGrant:
         """
         for left in reversed(range(_TRIES)):
             try:
-                return self._collect(who, id, address)
+                issuing, compiled, reasons = self._collect(who, id, address)
+                break
             except LostRaceError:
                 # Somebody denied, collected or withdrew it meanwhile: what became of it is what is told.
                 if not left:
                     raise
-        raise AssertionError("unreachable: the last try returns or raises")
+        else:
+            raise AssertionError("unreachable: the last try breaks or raises")
+        return self.issue(issuing, compiled, reasons)
 
-    def _collect(self, who: VerifiedClaims, id: GrantId, address: Address | None) -> Delivered:
+    def _collect(
+        self, who: VerifiedClaims, id: GrantId, address: Address | None
+    ) -> tuple[Grant, Compiled, tuple[Reason, ...]]:
         grant = self.store.grant(id)
         if grant is None or grant.workload != who.workload:
             raise NotFoundError(f"there is no grant {id} of this workload")
@@ -71,7 +76,7 @@ class CollectGrant:
         decision, issuing = self._decide(who, grant, compiled, approvals, address)
         if issuing is None:
             raise refusal(grant.entitlement, decision)
-        return self.issue(issuing, compiled, (*_passed(decision), _agreed(approvals)))
+        return issuing, compiled, (*_passed(decision), _agreed(approvals))
 
     def _approved(self, grant: Grant) -> tuple[Compiled, tuple[GivenApproval, ...]]:
         """What was approved, by those whose yes still counts. Raises: LapsedError: it is not so any more."""
@@ -133,5 +138,3 @@ def _passed(decision: Decision) -> tuple[Reason, ...]:
 def _agreed(approvals: tuple[GivenApproval, ...]) -> Reason:
     who = ", ".join(f"{given.by.issuer} {given.by.subject}" for given in approvals)
     return Reason(decision=Decides.APPROVAL, code="approved", detail=f"{who} agreed to exactly this")
-
-

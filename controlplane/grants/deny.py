@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controlplane.grants.waiting import Case, Watch
 from controlplane.model.approval import Denial
+from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import LostRaceError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, Step
@@ -41,8 +42,14 @@ class DenyGrant:
     def _deny(self, case: Case, reason: str) -> Grant:
         by = case.by
         denied = case.grant.after(Step.DENY, due_at=None)
-        facts = {"issuer": by.issuer, "subject": by.subject, "person": by.person, "groups": [*by.groups]}
-        told = {**facts, "reason": reason, "digest": case.asked.digest}
+        told: dict[str, JsonValue] = {
+            "issuer": by.issuer,
+            "subject": by.subject,
+            "person": by.person,
+            "groups": [*by.groups],
+            "reason": reason,
+            "digest": case.asked.digest,
+        }
         with self.store.transaction() as tx:
             tx.save(denied, self.record(Kind.GRANT_DENIED, denied.id, **told))
             tx.deny(denied.id, Denial(by=by, reason=reason, at=self.clock.now()))

@@ -79,12 +79,12 @@ class Watch:
         Raises: NotAllowedError: no approver.
         """
         by, stands = self._approver(who)
-        named = {
-            compiled.entitlement.name: approval
+        named = [
+            compiled.entitlement.name
             for compiled in self.entitlements.all()
             if (approval := compiled.entitlement.approval) is not None and is_named(approval, by, stands)
-        }
-        found = self.store.pending(named, before=before, limit=limit) if named else []
+        ]
+        found = self.store.pending(named, before=before, limit=limit)
         shown = [waiting for grant in found if (waiting := self._his(grant, by, stands)) is not None]
         return shown, found[-1].id if len(found) == limit else None
 
@@ -125,9 +125,7 @@ class Watch:
         """Those approvals that still count, by the rules as they stand now."""
         rules = self.access()
         return tuple(
-            one
-            for one in given
-            if still_good(one, digest=wanted.digest, approval=approval, grant=grant, rules=rules)
+            one for one in given if still_good(one, digest=wanted.digest, approval=approval, grant=grant, rules=rules)
         )
 
     def see_waiting(self, grant: Grant) -> None:

@@ -13,6 +13,9 @@ from typing import Any, Never, cast
 
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -22,6 +25,7 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -137,6 +141,27 @@ class FakePlane:
         )
         self.show = ShowGrant(store=store_)
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.watch = Watch(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            engines=engines(),
+            access=lambda: self.access,
+        )
+        self.approve = ApproveGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.deny = DenyGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.collect = CollectGrant(
+            clock=self.clock,
+            record=record,
+            engines=engines(),
+            store=store_,
+            watch=self.watch,
+            situate=situate,
+            issue=self.issue,
+            issuing_within=ISSUING_WITHIN,
+            settling=SETTLING,
+        )
         self.revoke = RevokeGrant(
             clock=self.clock,
             record=record,
