@@ -200,6 +200,12 @@ class FakePlane:
         wanted = GrantRequest(entitlement=entitlement, **wish)
         return self.request(who or self.agent(), wanted, key=key, address=address)
 
+    def change(self, compiled: Compiled) -> None:
+        """Let an entitlement read like this from now on, here and in Vault."""
+        self.entitlements.by_name[compiled.entitlement.name] = compiled
+        for item in compiled.objects:
+            self.vault.roles.write(item)
+
     def end(self, id: GrantId, why: Why = Why.COMPLETED) -> Grant:
         """Finish a grant and let the worker do what is due now."""
         self.finish(self.agent(), id, why)
@@ -271,7 +277,7 @@ class FakePlane:
 
 @dataclass(frozen=True, slots=True)
 class _Entitlements:
-    by_name: Mapping[str, Compiled]
+    by_name: dict[str, Compiled]
 
     def get(self, name: str) -> Compiled | None:
         return self.by_name.get(name)
