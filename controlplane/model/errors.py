@@ -100,7 +100,7 @@ class NotApprovedYetError(ControlPlaneError):
     """The grant waits for people to agree; nothing has been made."""
 
     code, status, exit_status = "not-approved-yet", HTTPStatus.CONFLICT, 4
-    hint = "Wait for it: `GET /v1/grants/{id}?wait=30s`, or `shorthold grant collect --wait 10m`."
+    hint = "Wait for it: `GET /v1/grants/{id}?wait=30s`, or `shorthold grant collect --wait`."
 
 
 class LapsedError(ControlPlaneError):
