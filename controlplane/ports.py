@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.decision import Ruling
+from controlplane.model.entitlement import Entitlement, Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import SingleUse, VerifiedClaims, WorkloadId
@@ -26,8 +27,9 @@ from controlplane.model.lease import (
     Wrapped,
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.model.situation import Usage
+from controlplane.model.situation import Situation, Usage
 
 
 class Clock(Protocol):
@@ -67,6 +69,19 @@ class Entitlements(Protocol):
 
     def all(self) -> Sequence[Compiled]:
         """Every sound entitlement, by name."""
+        ...
+
+
+class Policy(Protocol):
+    """Policy-as-code: rules that people wrote beside the entitlements."""
+
+    def __call__(
+        self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+    ) -> Ruling:
+        """Whether some policy permits it and none forbids. Never raises: what cannot be evaluated is a no.
+
+        Asked for eligible workloads only, because its reasons name what is in force.
+        """
         ...
 
 

@@ -31,6 +31,7 @@ from controlplane.model.errors import (
     VaultUnavailableError,
 )
 from controlplane.model.secret import Secret
+from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
@@ -62,6 +63,7 @@ class ControlPlane:
     show: ShowGrant
     finish: FinishGrant
     entitlements: Entitlements
+    policy: CedarPolicy
     worker: Worker
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
@@ -79,6 +81,8 @@ class ControlPlane:
                 check()
             except ControlPlaneError as error:
                 found[what] = error.detail
+        if (broken := self.policy.broken) is not None:
+            found["policies"] = broken
         return found
 
     def _ask_vault(self) -> None:
@@ -144,6 +148,7 @@ def wire(settings: Settings) -> ControlPlane:
         wake=worker.wake,
     )
     situate = Situate(clock=clock, environment=settings.environment)
+    policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -152,6 +157,7 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         situate=situate,
+        policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
@@ -159,10 +165,11 @@ def wire(settings: Settings) -> ControlPlane:
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
-        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
         entitlements=entitlements,
+        policy=policy,
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,

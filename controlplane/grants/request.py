@@ -16,7 +16,7 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class RequestGrant:
     engines: Mapping[str, Engine]
     store: Store
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
@@ -78,7 +79,8 @@ class RequestGrant:
         """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
         entitlement = None if compiled is None else compiled.entitlement
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, **facts))

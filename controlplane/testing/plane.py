@@ -32,11 +32,12 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Prober, Store, Transaction
+from controlplane.ports import Leases, Logins, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.pool import Worker
@@ -78,10 +79,17 @@ class Journal:
 class FakePlane:
     """One control plane that may grant `entitlements`, which are synced to its Vault. Time moves by `clock` only.
 
-    `assertions` are the task JWTs it signed. It has what `http.app.create_app` needs of a ControlPlane.
+    Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed. It has what
+    `http.app.create_app` needs of a ControlPlane.
     """
 
-    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        *entitlements: Compiled,
+        store: FakeStore | None = None,
+        environment: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.ids = CountingIds()
         self.journal = Journal()
@@ -122,7 +130,10 @@ class FakePlane:
             wake=self._wake,
         )
         situate = Situate(clock=self.clock, environment=environment)
-        self.explain = ExplainGrant(record=record, entitlements=self.entitlements, store=store_, situate=situate)
+        self.policy = policy or shipped_policy()
+        self.explain = ExplainGrant(
+            record=record, entitlements=self.entitlements, store=store_, situate=situate, policy=self.policy
+        )
         self.request = RequestGrant(
             clock=self.clock,
             ids=self.ids,
@@ -131,6 +142,7 @@ class FakePlane:
             engines=engines(),
             store=store_,
             situate=situate,
+            policy=self.policy,
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
