@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -17,6 +18,9 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
@@ -62,6 +66,10 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     finish: FinishGrant
+    freeze: FreezeSelection
+    thaw: ThawFreeze
+    freezes: ListFreezes
+    read_audit: ReadAudit
     entitlements: Entitlements
     policy: CedarPolicy
     worker: Worker
@@ -168,6 +176,10 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        thaw=ThawFreeze(clock=clock, record=record, store=store),
+        freezes=ListFreezes(clock=clock, store=store),
+        read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         policy=policy,
         worker=worker,

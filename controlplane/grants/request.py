@@ -9,7 +9,14 @@ from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError, TokenReplayedError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    FrozenError,
+    LostRaceError,
+    OverBudgetError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -44,6 +51,7 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
@@ -65,7 +73,7 @@ class RequestGrant:
             raise _refusal(asked, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, compiled, decision.reasons)
+        return self.issue(grant, compiled, decision.reasons, who)
 
     def _decide(
         self,
@@ -148,6 +156,8 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
 
 def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
     said = f"{asked.entitlement} was not granted"
+    if isinstance(decision, Deny) and decision.frozen:
+        return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:
         return OverBudgetError(said, reasons=decision.reasons, retry_after=decision.retry_after)
     return DeniedError(said, reasons=decision.reasons)

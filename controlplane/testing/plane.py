@@ -11,6 +11,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Never, cast
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -22,6 +23,9 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -149,6 +153,10 @@ class FakePlane:
         )
         self.show = ShowGrant(store=store_)
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
+        self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
+        self.freezes = ListFreezes(clock=self.clock, store=store_)
+        self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,
             record=record,
