@@ -1,4 +1,4 @@
-"""What every command about grants does: call the control plane, tell a refusal, print a grant."""
+"""Ask a control plane as whoever the environment says one is, tell of a refusal, and print a grant."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ class GrantIdType(click.ParamType[str]):
 
 
 def client() -> Shorthold:
-    """A client of the control plane that the environment names, with the caller's token."""
+    """The control plane at `SHORTHOLD_ADDR`, asked with the token of the moment. Close it when done."""
     from controlplane.settings import caller
 
     me = caller()

@@ -131,7 +131,7 @@ def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: s
 @click.argument("id", type=GrantIdType())
 @output_option
 def show_(id: str, output: str) -> None:
-    """Show one grant of yours, its leases and its receipt."""
+    """Show one grant that you may see, its leases and its receipt."""
     with client() as api:
         answer = told(lambda: api.show(id))
     print_grant(answer, output)
@@ -140,7 +140,7 @@ def show_(id: str, output: str) -> None:
 @grant.command(name="list")
 @click.option("-o", "--output", type=click.Choice([*FORMATS, "id"]), default="table", show_default=True)
 def list_(output: str) -> None:
-    """List your newest grants; `-o id` prints nothing but their ids."""
+    """List your newest grants, or with a role everybody's; `-o id` prints nothing but their ids."""
     with client() as api:
         answer = told(api.list)
     if output == "id":

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from controlplane.grants.asked import narrowed
 from controlplane.grants.decide import MIN_TTL
+from controlplane.grants.frozen import frozen
 from controlplane.grants.waiting import Case, Watch
-from controlplane.model.approval import GivenApproval, Narrowing
+from controlplane.model.approval import Approver, GivenApproval, Narrowing
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
 from controlplane.model.errors import (
     AlreadyApprovedError,
+    FrozenError,
     IllegalTransitionError,
     InvalidRequestError,
     LostRaceError,
@@ -43,7 +45,7 @@ class ApproveGrant:
             NotAllowedError, NotFoundError, MayNotApproveError: `who` is not one to decide on it.
             LapsedError, DeniedError, IllegalTransitionError: it does not wait for approval any more.
             OtherDigestError: what is asked is not what was shown.
-            AlreadyApprovedError: the same person has agreed before.
+            AlreadyApprovedError: the same person has agreed before. FrozenError: it is frozen.
             InvalidRequestError: `narrow` would widen, or leave nothing.
             LostRaceError: it keeps moving; look at it again.
         """
@@ -68,6 +70,9 @@ class ApproveGrant:
         enough = len(good) >= case.approval.quorum
         after = case.grant.after(Step.APPROVE) if enough else case.grant.but()
         with self.store.transaction() as tx:
+            now, asks = self.clock.now(), Approver(issuer=case.grant.issuer, subject=case.grant.subject)
+            if stopped := frozen(tx.freezes(now), asks, case.grant, case.compiled.entitlement):
+                raise FrozenError(f"{case.grant.entitlement} is frozen: nobody can agree to it now", reasons=stopped)
             # First the grant: whoever moved it meanwhile is noticed here, before the yes counts for anything.
             tx.save(after, *self._events(case, given, good, enough=enough))
             tx.approve(after.id, given)

@@ -21,7 +21,7 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Recorder, Store
+from controlplane.ports import Clock, Engine, Policy, Recorder, Store
 
 _TRIES = 5
 
@@ -36,6 +36,7 @@ class CollectGrant:
     store: Store
     watch: Watch
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
@@ -48,7 +49,7 @@ class CollectGrant:
             NotApprovedYetError: people still have to agree.
             LapsedError: too late, or what was approved is not so any more; DeniedError: somebody said no.
             IllegalTransitionError: it was collected before.
-            DeniedError, OverBudgetError: a decision says no now; the grant stays approved.
+            DeniedError, OverBudgetError, FrozenError: a decision says no now; the grant stays approved.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         for left in reversed(range(_TRIES)):
@@ -61,7 +62,7 @@ class CollectGrant:
                     raise
         else:
             raise AssertionError("unreachable: the last try breaks or raises")
-        return self.issue(issuing, compiled, reasons)
+        return self.issue(issuing, compiled, reasons, who)
 
     def _collect(
         self, who: VerifiedClaims, id: GrantId, address: Address | None
@@ -107,7 +108,7 @@ class CollectGrant:
         )
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address, collecting=grant)
-            decision = decide(entitlement, who, asked, situation)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             if isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, grant.id, **facts))

@@ -11,14 +11,21 @@ from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError, TokenReplayedError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    FrozenError,
+    LostRaceError,
+    OverBudgetError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,7 @@ class RequestGrant:
     engines: Mapping[str, Engine]
     store: Store
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
@@ -45,6 +53,7 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
@@ -66,7 +75,7 @@ class RequestGrant:
             raise refusal(asked.entitlement, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, compiled, decision.reasons)
+        return self.issue(grant, compiled, decision.reasons, who)
 
     def _decide(
         self,
@@ -82,7 +91,8 @@ class RequestGrant:
         # Read before: within the transaction it would take another connection to the store.
         differs = () if compiled is None else self._unusual(who, asked, compiled)
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, **facts))
@@ -177,6 +187,8 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
 def refusal(entitlement: str, decision: Decision) -> DeniedError:
     """What a workload is told whose wish was decided against."""
     said = f"{entitlement} was not granted"
+    if isinstance(decision, Deny) and decision.frozen:
+        return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:
         return OverBudgetError(said, reasons=decision.reasons, retry_after=decision.retry_after)
     return DeniedError(said, reasons=decision.reasons)

@@ -34,6 +34,7 @@ class Situate:
         The grant that `collecting` names has kept its place since it was asked for: it is not counted against itself.
         """
         at, usage, waiting = self.clock.now(), None, 0
+        freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
         known = entitlement if entitlement is not None and entitlement.admits(who) else None
         if known is not None and known.context.budgeted:
             back, enough = counted(known.context)
@@ -42,7 +43,14 @@ class Situate:
             usage = usage if collecting is None else _without(usage, requested=collecting.requested_at > since)
         if known is not None and known.approval is not None and collecting is None:
             waiting = tx.waiting(who.workload, enough=MOST_WAITING)
-        return Situation(at=at, address=address, environment=self.environment, usage=usage, waiting=waiting)
+        return Situation(
+            at=at,
+            address=address,
+            environment=self.environment,
+            usage=usage,
+            freezes=freezes,
+            waiting=waiting,
+        )
 
 
 def _without(usage: Usage, *, requested: bool) -> Usage:

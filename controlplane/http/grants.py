@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
 from controlplane.http.asked import decided_json
-from controlplane.http.caller import Caller, From, Plane
+from controlplane.http.caller import Caller, From, Plane, Stands
 from controlplane.http.explained import explained
 from controlplane.http.waiting import seconds, until
+from controlplane.model.access import NOBODY, Standing
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import Duration, format_duration
 from controlplane.model.entitlement import Text
@@ -31,6 +32,8 @@ _AT_OTHERS: Final = frozenset({State.PENDING, State.ISSUING, State.REVOKING})
 """States in which somebody else has to do something: people, or we."""
 
 Id = Annotated[str, Field(pattern=r"^gr_[a-z2-7]{24}$")]
+EntitlementName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])]
 
 
 class Body(BaseModel):
@@ -42,8 +45,8 @@ class Body(BaseModel):
 class Ask(Body):
     """What a workload asks for."""
 
-    entitlement: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
-    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])
+    entitlement: EntitlementName
+    task: TaskName
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
     ttl: Duration | None = None
@@ -88,22 +91,40 @@ def request_grant(
 
 @router.get("")
 def list_grants(
-    plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    plane: Plane,
+    who: Caller,
+    standing: Stands,
+    *,
+    entitlement: EntitlementName | None = None,
+    task: TaskName | None = None,
+    state: Annotated[list[State], Query(max_length=len(State))] = [],  # noqa: B006 # FastAPI copies what it fills
+    before: Id | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, JsonValue]:
-    """The caller's own grants, newest first."""
-    page = plane.show.page(who, before=GrantId(before) if before else None, limit=limit)
+    """The grants that the caller may see, newest first: his own; for responder, auditor and platform everybody's."""
+    page = plane.show.page(
+        who,
+        standing,
+        entitlement=entitlement,
+        task=TaskId(task) if task else None,
+        states=state,
+        before=GrantId(before) if before else None,
+        limit=limit,
+    )
     return {"grants": [grant_json(grant) for grant in page]}
 
 
 @router.get("/{id}")
-async def show_grant(id: Id, plane: Plane, who: Caller, wait: str | None = None) -> dict[str, JsonValue]:
-    """One of the caller's own grants, with its leases and its receipt, or one that waits for the caller's approval.
+async def show_grant(
+    id: Id, plane: Plane, who: Caller, standing: Stands, wait: str | None = None
+) -> dict[str, JsonValue]:
+    """A grant that the caller may see, with its leases and its receipt, or one that waits for the caller's approval.
 
     With `?wait=30s` (a minute at most) the answer comes once it does not wait for anybody else: not `pending`,
-    `issuing` or `revoking`.
+    `issuing` or `revoking`. Any other grant is unknown.
     """
     grant, leases = await until(
-        lambda: _look(plane, who, GrantId(id)),
+        lambda: _look(plane, who, GrantId(id), standing),
         lambda seen: seen[0].state not in _AT_OTHERS,
         patience=seconds(wait),
     )
@@ -166,10 +187,12 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
     }
 
 
-def _look(plane: ControlPlane, who: VerifiedClaims, id: GrantId) -> tuple[Grant, Sequence[Lease]]:
+def _look(
+    plane: ControlPlane, who: VerifiedClaims, id: GrantId, standing: Standing = NOBODY
+) -> tuple[Grant, Sequence[Lease]]:
     """The caller's own, or what waits for his approval. Raises: NotFoundError, with the same words for both."""
     try:
-        return plane.show(who, id)
+        return plane.show(who, id, standing)
     except NotFoundError as not_own:
         try:
             return plane.watch.show(who, id).grant, ()

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from controlplane.model.access import Role, Standing
 from controlplane.model.approval import Narrowing
 from controlplane.model.decision import Decides
 from controlplane.model.errors import (
     DeniedError,
+    FrozenError,
     IllegalTransitionError,
     LapsedError,
     LostRaceError,
@@ -202,6 +204,23 @@ def test_c22_a_budget_that_was_lowered_meanwhile_holds() -> None:
         plane.collect(plane.agent(), ids[0])
     plane.finish(plane.agent(), ids[2], Why.FAILED)
     assert plane.collect(plane.agent(), ids[0]).grant.state is State.ACTIVE
+
+
+def test_p8_a_freeze_stops_agreeing_and_collecting_and_a_thaw_lets_both_go_on(plane: FakePlane) -> None:
+    waits, agreed = plane.ask().grant.id, approved(plane, task=TaskId("T-2"))
+    responder = Standing(roles=frozenset({Role.RESPONDER}))
+    rita, rolf = plane.agent("rita"), plane.agent("rolf")
+    made = plane.freeze(rita, responder, "entitlement=orders-read", message="we look into it", reason="odd reads")
+    with pytest.raises(FrozenError):
+        agree(plane, waits)
+    with pytest.raises(FrozenError):
+        plane.collect(plane.agent(), agreed)
+    assert (plane.grant(waits).state, plane.grant(agreed).state) == (State.PENDING, State.APPROVED)
+    assert plane.store.approvals(waits) == []
+    assert plane.assertions == []
+    plane.deny(person(plane), waits, reason="not while it is looked into")
+    plane.thaw(rolf, responder, made.freeze.id, reason="it was nothing")
+    assert plane.collect(plane.agent(), agreed).grant.state is State.ACTIVE
 
 
 # What was approved is what is issued ------------------------------------------------------------------------------

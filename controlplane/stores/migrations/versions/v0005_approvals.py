@@ -1,10 +1,10 @@
-"""The fourth version: who agreed or refused, what approvers are shown, and that a no beats what was approved."""
+"""The fifth version: who agreed or refused, what approvers are shown, and that a no beats what was approved."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 _INSTANT = sa.String(27).with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
 
