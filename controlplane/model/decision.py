@@ -56,6 +56,11 @@ class Deny:
     over_budget: bool = False
     retry_after: timedelta | None = None
 
+    @property
+    def frozen(self) -> bool:
+        """Whether a freeze is among those that said no: it beats everything."""
+        return any(why.decision is Decides.FREEZE for why in self.reasons)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeedsApproval:
