@@ -1,25 +1,20 @@
 """What every store keeps to: the one in memory, SQLite on a file, PostgreSQL."""
 
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from psycopg import sql
-from sqlalchemy import URL, create_engine
+from sqlalchemy import create_engine
 
 from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
 from controlplane.audit.verify import verify_trail
-from controlplane.dev.loopback import HOST
-from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.model.approval import Approver, Denial, GivenApproval, Narrowing
 from controlplane.model.errors import (
     IllegalTransitionError,
@@ -38,78 +33,10 @@ from controlplane.stores.schema import metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.trail import open_trail
 from controlplane.testing.clock import START
-from controlplane.testing.store import AUDIT_KEY, FakeStore, sample_event, sample_grant, sample_lease
+from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant, sample_lease
 
 HOLD = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
-
-
-class Databases:
-    """Makes databases on a server, each a copy of one that was opened before: no test upgrades a schema of its own."""
-
-    def __init__(self, server: PostgreSQL) -> None:
-        self._server = server
-        self._pattern = f"store_{secrets.token_hex(6)}"
-        self._do("CREATE DATABASE {}", self._pattern)
-        open_store(self.url(self._pattern), audit_key=AUDIT_KEY).close()
-
-    def url(self, name: str) -> str:
-        url = URL.create("postgresql", SUPERUSER, self._server.password.reveal(), HOST, self._server.port, name)
-        return url.render_as_string(hide_password=False)
-
-    def make(self) -> str:
-        name = f"store_{secrets.token_hex(6)}"
-        self._do("CREATE DATABASE {} TEMPLATE {}", name, self._pattern)
-        return name
-
-    def drop(self, name: str | None = None) -> None:
-        self._do("DROP DATABASE {} WITH (FORCE)", name or self._pattern)
-
-    def _do(self, statement: LiteralString, *names: str) -> None:
-        with psycopg.connect(self._server.owner.reveal(), autocommit=True) as owner:
-            owner.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: PostgreSQL) -> Iterator[Databases]:
-    made = Databases(postgres)
-    yield made
-    made.drop()
-
-
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-    """Opens the same store once more, as another process would; the one in memory has one process only."""
-    if request.param == "fake":
-        fake = FakeStore()
-        yield lambda: fake
-        return
-    made: tuple[Databases, str] | None = None
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/store.db"
-    else:
-        databases: Databases = request.getfixturevalue("databases")
-        made = (databases, databases.make())
-        url = databases.url(made[1])
-    opened = [open_store(url, audit_key=AUDIT_KEY)]
-    waiting = list(opened)
-
-    def another() -> Store:
-        if not waiting:
-            opened.append(open_store(url, audit_key=AUDIT_KEY))
-            return opened[-1]
-        return waiting.pop()
-
-    yield another
-    for store in opened:
-        store.close()
-    if made is not None:
-        made[0].drop(made[1])
-
-
-@pytest.fixture
-def store(replicas: Callable[[], Store]) -> Store:
-    return replicas()
 
 
 def add(store: Store, *grants: Grant) -> None:
@@ -913,13 +840,6 @@ def test_c22_requests_that_race_never_exceed_a_budget(replicas: Callable[[], Sto
 
 
 # What only a server shows ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def url(databases: Databases) -> Iterator[str]:
-    name = databases.make()
-    yield databases.url(name)
-    databases.drop(name)
 
 
 @pytest.mark.servers
