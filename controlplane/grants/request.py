@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from controlplane.grants.asked import REMEMBERED, unusual
+from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
@@ -23,7 +25,7 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class RequestGrant:
     engines: Mapping[str, Engine]
     store: Store
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
@@ -69,7 +72,7 @@ class RequestGrant:
                 tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
             raise
         if compiled is None or grant is None:
-            raise _refusal(asked, decision)
+            raise refusal(asked.entitlement, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
         return self.issue(grant, compiled, decision.reasons, who)
@@ -85,21 +88,32 @@ class RequestGrant:
     ) -> tuple[Decision, Grant | None]:
         """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
         entitlement = None if compiled is None else compiled.entitlement
+        # Read before: within the transaction it would take another connection to the store.
+        differs = () if compiled is None else self._unusual(who, asked, compiled)
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, **facts))
                 return decision, None
-            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
+            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key, differs=differs)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
-            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))
+            wanted = self._wanted(grant, compiled)
+            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
             if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
                 tx.spend(who.single_use, grant.id)
             return decision, grant
 
     def _grant(
-        self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled, *, state: State, key: str | None
+        self,
+        who: VerifiedClaims,
+        asked: GrantRequest,
+        compiled: Compiled,
+        *,
+        state: State,
+        key: str | None,
+        differs: tuple[str, ...],
     ) -> Grant:
         now = self.clock.now()
         ttl = granted_ttl(compiled.entitlement, asked)
@@ -112,11 +126,13 @@ class RequestGrant:
             revision=compiled.revision,
             issuer=who.issuer,
             subject=who.subject,
+            person=who.person,
             workload=who.workload,
             task=asked.task,
             intent=asked.intent,
             reason=asked.reason,
             ttl=ttl,
+            unusual=differs,
             idempotency_key=key,
             request_digest=asked.digest,
             paths=tuple(
@@ -128,6 +144,22 @@ class RequestGrant:
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
+
+    def _unusual(self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled) -> tuple[str, ...]:
+        """What approvers shall know of this wish; nothing where nobody is asked."""
+        entitlement = compiled.entitlement
+        if entitlement.approval is None or not entitlement.admits(who):
+            return ()
+        before = self.store.grants(workload=who.workload, entitlement=entitlement.name, limit=REMEMBERED)
+        return unusual(entitlement, compiled.revision, asked.intent, granted_ttl(entitlement, asked), before=before)
+
+    def _wanted(self, grant: Grant, compiled: Compiled) -> dict[str, JsonValue]:
+        """What an audit event says besides where people are asked."""
+        approval = compiled.entitlement.approval
+        if approval is None or grant.state is not State.PENDING:
+            return {}
+        wanted = described(grant, compiled, approval, self.engines)
+        return {"digest": wanted.digest, "unusual": [*wanted.unusual], "until": grant.expires_at.isoformat()}
 
     def _again(self, grant: Grant, asked: GrantRequest) -> Delivered:
         if grant.request_digest != asked.digest:
@@ -152,8 +184,9 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
     return State.ISSUING if isinstance(decision, Allow) else State.PENDING
 
 
-def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
-    said = f"{asked.entitlement} was not granted"
+def refusal(entitlement: str, decision: Decision) -> DeniedError:
+    """What a workload is told whose wish was decided against."""
+    said = f"{entitlement} was not granted"
     if isinstance(decision, Deny) and decision.frozen:
         return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:

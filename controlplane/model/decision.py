@@ -27,6 +27,15 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What policy-as-code says: whether it permits, why, and the names of the policies that decided."""
+
+    permitted: bool
+    reasons: tuple[Reason, ...]
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
     """Every decision said yes; the reasons say why each did."""
 
