@@ -108,6 +108,7 @@ def wire(settings: Settings) -> ControlPlane:
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
+    access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -165,7 +166,7 @@ def wire(settings: Settings) -> ControlPlane:
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
-        access=_access(settings),
+        access=access,
         store=store,
         vault=broker,
         session=session,
