@@ -10,6 +10,7 @@ import pytest
 
 from controlplane.grants.explain import Explanation
 from controlplane.http.explained import explained
+from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Decision, Deny
 from controlplane.model.errors import DeniedError, OverBudgetError, TokenReplayedError
 from controlplane.model.event import Kind
@@ -29,7 +30,7 @@ def explain(plane: FakePlane, who: VerifiedClaims | None = None, **asked: Any) -
     return plane.explain(who or plane.agent(), wanted, address=ip_address("10.0.0.1")).decision
 
 
-def shown(decision: Decision, *, spent: bool = False) -> dict[str, Any]:
+def shown(decision: Decision, *, spent: bool = False) -> dict[str, JsonValue]:
     return explained(Explanation(decision=decision, spent=spent))
 
 
