@@ -232,6 +232,36 @@ def test_tls_is_verified_against_the_configured_ca_and_the_name(certificate: tup
         trusted(f"https://127.0.0.1:{secured}/jwks")
 
 
+def test_j36_a_name_that_leads_to_this_machine_is_sent_nothing(
+    certificate: tuple[Path, Path], secured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: whoever answers for the issuer's name must prove that name before a word of HTTP is said."""
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *rest, **more: resolve("127.0.0.1" if host == "idp.example" else host, *rest, **more),
+    )
+    with pytest.raises(FetchError, match="did not prove who it is"):
+        Fetcher(cacert=certificate[0], timeout=TIMEOUT * 10)(f"https://idp.example:{secured}/jwks")
+    with socket.create_server(("127.0.0.1", 0)) as plain:  # a service of this machine that speaks no TLS
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            connection, _ = plain.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        with pytest.raises(FetchError):
+            Fetcher(timeout=TIMEOUT)(f"https://idp.example:{plain.getsockname()[1]}/latest/meta-data")
+        thread.join(10)
+    assert heard
+    assert b"GET" not in heard[0]
+    assert b"meta-data" not in heard[0]
+
+
 def test_a_broken_ca_file_is_a_clear_error_at_start(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
     for path in (tmp_path / "ca.pem", tmp_path / "none.pem"):
