@@ -19,6 +19,7 @@ from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
@@ -131,7 +132,7 @@ def wire(settings: Settings) -> ControlPlane:
         threads=settings.worker.threads,
         hold=settings.worker.hold,
     )
-    entitlements = Catalog(settings.roles, layout, clock)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -188,10 +189,13 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:
-    known = {issuer.name for issuer in settings.issuers}
+    issuers = known(settings.issuers)
     for given in settings.access:
-        if given.issuer not in known:
+        if given.issuer not in issuers:
             raise ConfigurationError(f"access names the issuer {given.issuer}, which is none of issuers")
+        for path in (*given.claims, *([] if given.groups is None else [given.groups])):
+            if why := issuers[given.issuer].why_not(path):
+                raise ConfigurationError(f"access selects by {path} of the issuer {given.issuer}: {why}")
     return [given.rule for given in settings.access]
 
 

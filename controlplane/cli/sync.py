@@ -167,15 +167,23 @@ def _directory(given: Path | None) -> Path:
 
 def _review(given: Path | None) -> tuple["Review", "Layout"]:
     from controlplane.engines import engines
+    from controlplane.issuers.trust.known import known
     from controlplane.settings import load
     from controlplane.sync.review import review
     from controlplane.world import SystemClock
 
     settings = load()
     layout = settings.vault.layout
-    issuers = frozenset(issuer.name for issuer in settings.issuers) or None
-    today = SystemClock().now().date()
-    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers), layout
+    here = bool(settings.issuers)  # elsewhere nobody has the settings of the control plane
+    found = review(
+        given or settings.roles,
+        layout,
+        engines(),
+        today=SystemClock().now().date(),
+        issuers=known(settings.issuers) if here else None,
+        access=[rule.rule for rule in settings.access] if here else None,
+    )
+    return found, layout
 
 
 def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:

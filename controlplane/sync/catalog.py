@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import structlog
+
 from controlplane.engines import engines
+from controlplane.model.access import AccessRule
 from controlplane.model.errors import ConfigurationError
+from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Compiled, Layout
 from controlplane.ports import Clock
 from controlplane.sync.problem import Problem, Severity
 from controlplane.sync.review import review
 
 _LOOK_AGAIN = 1.0  # seconds
+
+log = structlog.stdlib.get_logger(__name__)
 
 _Stamp = tuple[date, tuple[tuple[str, int, int, int], ...]]
 
@@ -34,8 +40,16 @@ class Catalog:
     """
 
     def __init__(
-        self, directory: Path, layout: Layout, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        directory: Path,
+        layout: Layout,
+        clock: Clock,
+        *,
+        issuers: Mapping[str, KnownIssuer] | None = None,
+        access: Sequence[AccessRule] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._issuers, self._access = issuers, access
         self._directory, self._layout, self._clock, self._monotonic = directory, layout, clock, monotonic
         self._lock = threading.Lock()
         self._snapshot = _Snapshot(stamp=None, by_name={}, problems=())
@@ -59,7 +73,8 @@ class Catalog:
             return self._snapshot
         with self._lock:
             if self._monotonic() - self._looked_at >= _LOOK_AGAIN:  # nobody else has looked while we waited
-                self._snapshot = self._look(self._snapshot)
+                known, self._snapshot = self._snapshot, self._look(self._snapshot)
+                _tell(known.problems, self._snapshot.problems)
                 self._looked_at = self._monotonic()
             return self._snapshot
 
@@ -70,12 +85,29 @@ class Catalog:
             stamp = (today, _files(self._directory))
             if stamp == known.stamp:
                 return known
-            found = review(self._directory, self._layout, engines(), today=today)
+            found = review(
+                self._directory,
+                self._layout,
+                engines(),
+                today=today,
+                issuers=self._issuers,
+                access=self._access,
+            )
         except (OSError, ConfigurationError) as error:
             problem = Problem(str(self._directory), 1, 1, "unreadable", str(error), Severity.ERROR)
             return _Snapshot(stamp=None, by_name={}, problems=(problem,))
         by_name = {item.entitlement.name: item for item in found.compiled}
         return _Snapshot(stamp=stamp, by_name=by_name, problems=found.problems)
+
+
+def _tell(known: Sequence[Problem], found: Sequence[Problem]) -> None:
+    """Log what is wrong now and was not before: nobody else would say why an entitlement is not there."""
+    for problem in found:
+        if problem not in known:
+            refused = problem.severity is Severity.ERROR
+            event = "entitlement_left_out" if refused else "entitlement_doubtful"
+            place = f"{problem.file}:{problem.line}:{problem.column}"
+            (log.error if refused else log.warning)(event, place=place, rule=problem.rule, message=problem.message)
 
 
 def _files(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
