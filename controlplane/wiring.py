@@ -17,6 +17,7 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.who import WhoCould
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.known import known
@@ -61,6 +62,7 @@ class ControlPlane:
     request: RequestGrant
     explain: ExplainGrant
     show: ShowGrant
+    who_could: WhoCould
     finish: FinishGrant
     entitlements: Entitlements
     worker: Worker
@@ -162,6 +164,7 @@ def wire(settings: Settings) -> ControlPlane:
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
         show=ShowGrant(store=store),
+        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
         entitlements=entitlements,
         worker=worker,

@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "dev": "Real servers on loopback: up, down, status, env, token.",
     "grant": "Request, show, list and finish grants.",
     "serve": "Run the control plane: HTTP API and worker.",
-    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema.",
+    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",
     "vault": "Set up mounts, policies and trust in Vault.",
 }
 """Every command with its line of help; each lives in the file of its name and is called like it."""

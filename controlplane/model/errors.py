@@ -99,6 +99,12 @@ class NotFoundError(ControlPlaneError):
     hint = "Check the id, and that the token is the one that asked for the grant."
 
 
+class NoEntitlementError(NotFoundError):
+    """No such entitlement, or none that this caller may know of."""
+
+    hint = "`GET /v1/entitlements` lists what this caller may ask for."
+
+
 class ConflictError(ControlPlaneError):
     """The same idempotency key came with another request; nothing was made."""
 

@@ -22,6 +22,8 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.who import WhoCould
+from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -136,6 +138,12 @@ class FakePlane:
             settling=SETTLING,
         )
         self.show = ShowGrant(store=store_)
+        self.who_could = WhoCould(
+            clock=self.clock,
+            entitlements=self.entitlements,
+            engines=engines(),
+            issuers=known([self.issuer.configured.options]),
+        )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
         self.revoke = RevokeGrant(
             clock=self.clock,

@@ -4,9 +4,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -236,12 +237,12 @@ def test_j36_a_name_that_leads_to_this_machine_is_sent_nothing(
     certificate: tuple[Path, Path], secured: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS rebinding: whoever answers for the issuer's name must prove that name before a word of HTTP is said."""
-    resolve = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *rest, **more: resolve("127.0.0.1" if host == "idp.example" else host, *rest, **more),
-    )
+    resolve = cast("Callable[..., object]", socket.getaddrinfo)
+
+    def rebound(host: str, *rest: object, **more: object) -> object:
+        return resolve("127.0.0.1" if host == "idp.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
     with pytest.raises(FetchError, match="did not prove who it is"):
         Fetcher(cacert=certificate[0], timeout=TIMEOUT * 10)(f"https://idp.example:{secured}/jwks")
     with socket.create_server(("127.0.0.1", 0)) as plain:  # a service of this machine that speaks no TLS
