@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -18,6 +19,9 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.grants.who import WhoCould
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.known import known
@@ -33,6 +37,7 @@ from controlplane.model.errors import (
     VaultUnavailableError,
 )
 from controlplane.model.secret import Secret
+from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
@@ -64,7 +69,12 @@ class ControlPlane:
     show: ShowGrant
     who_could: WhoCould
     finish: FinishGrant
+    freeze: FreezeSelection
+    thaw: ThawFreeze
+    freezes: ListFreezes
+    read_audit: ReadAudit
     entitlements: Entitlements
+    policy: CedarPolicy
     worker: Worker
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
@@ -82,6 +92,8 @@ class ControlPlane:
                 check()
             except ControlPlaneError as error:
                 found[what] = error.detail
+        if (broken := self.policy.broken) is not None:
+            found["policies"] = broken
         return found
 
     def _ask_vault(self) -> None:
@@ -147,6 +159,7 @@ def wire(settings: Settings) -> ControlPlane:
         wake=worker.wake,
     )
     situate = Situate(clock=clock, environment=settings.environment)
+    policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -155,6 +168,7 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         situate=situate,
+        policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
@@ -162,11 +176,16 @@ def wire(settings: Settings) -> ControlPlane:
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
-        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        thaw=ThawFreeze(clock=clock, record=record, store=store),
+        freezes=ListFreezes(clock=clock, store=store),
+        read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        policy=policy,
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,

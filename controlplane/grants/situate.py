@@ -25,7 +25,8 @@ class Situate:
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
         """
         at, usage = self.clock.now(), None
+        freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
         if entitlement is not None and entitlement.context.budgeted and entitlement.admits(who):
             back, enough = counted(entitlement.context)
             usage = tx.usage(entitlement.name, who.workload, since=at - back, enough=enough)
-        return Situation(at=at, address=address, environment=self.environment, usage=usage)
+        return Situation(at=at, address=address, environment=self.environment, usage=usage, freezes=freezes)

@@ -83,4 +83,4 @@ def test_an_access_rule_of_an_unknown_issuer_stops_the_start_before_anything_is_
     )
     with pytest.raises(ConfigurationError, match="access names the issuer idp"):
         wire(settings)
-    assert [path.name for path in tmp_path.iterdir()] == ["broker.pem"]
+    assert list(tmp_path.iterdir()) == [key]
