@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.decision import Ruling
 from controlplane.model.entitlement import Entitlement, Revocability, Scope
@@ -182,6 +183,24 @@ class Transaction(Protocol):
         """
         ...
 
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people, counted up to `enough`.
+
+        Until this transaction ends, nobody else who asks this of the same workload gets an answer.
+        """
+        ...
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes.
+
+        Raises: LostRaceError: this subject of this issuer has agreed to the grant before, or there is no such grant.
+        """
+        ...
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no. Raises: LostRaceError: somebody else denied the grant before, or there is no such grant."""
+        ...
+
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first; `Store.settle_freezes` waits until this transaction ends.
 
@@ -231,6 +250,20 @@ class Store(Protocol):
         limit: int = 100,
     ) -> Sequence[Grant]:
         """A page of grants, newest first; `before` is the last id of the page before."""
+        ...
+
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first; `before` as for `grants`."""
+        ...
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        ...
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
         ...
 
     def leases(self, grant: GrantId) -> Sequence[Lease]:

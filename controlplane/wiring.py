@@ -9,6 +9,9 @@ from ipaddress import IPv4Network, IPv6Network
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -18,6 +21,7 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
@@ -69,6 +73,10 @@ class ControlPlane:
     show: ShowGrant
     who_could: WhoCould
     finish: FinishGrant
+    watch: Watch
+    approve: ApproveGrant
+    deny: DenyGrant
+    collect: CollectGrant
     freeze: FreezeSelection
     thaw: ThawFreeze
     freezes: ListFreezes
@@ -173,6 +181,15 @@ def wire(settings: Settings) -> ControlPlane:
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
+    access = _access(settings)
+    watch = Watch(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        access=lambda: access,
+    )
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
@@ -180,6 +197,21 @@ def wire(settings: Settings) -> ControlPlane:
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        watch=watch,
+        approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
+        deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
+        collect=CollectGrant(
+            clock=clock,
+            record=record,
+            engines=engines(),
+            store=store,
+            watch=watch,
+            situate=situate,
+            policy=policy,
+            issue=issue,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),

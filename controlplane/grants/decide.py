@@ -18,6 +18,9 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
 from controlplane.ports import Policy
 
+MOST_WAITING = 20
+"""How many grants of one workload may wait for people at once: whoever decides on them has other things to do, too."""
+
 MIN_TTL = timedelta(seconds=5)
 """Below this a lease would end before its holder has opened it."""
 
@@ -51,6 +54,8 @@ def decide(
             over_budget=not (stopped or outside or forbidden) and all(found.budget for found in broken),
             retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
         )
+    if entitlement.approval is not None and situation.waiting >= MOST_WAITING:
+        return Deny(reasons=(_too_many_wait(situation.waiting),), passed=yes, over_budget=True)
     if entitlement.approval is not None:
         quorum = entitlement.approval.quorum
         waits = Reason(
@@ -73,6 +78,14 @@ def _not_eligible(who: VerifiedClaims, asked: GrantRequest) -> Reason:
         decision=Decides.ELIGIBILITY,
         code="not-eligible",
         detail=f"{who.issuer} {who.subject} is not eligible for an entitlement called {asked.entitlement}",
+    )
+
+
+def _too_many_wait(waiting: int) -> Reason:
+    return Reason(
+        decision=Decides.APPROVAL,
+        code="too-many-waiting",
+        detail=f"{waiting} grants of this workload wait for approval already: withdraw some, or wait for their end",
     )
 
 

@@ -5,27 +5,48 @@ selection looked at the entitlement, the task or the intent, a stranger could te
 there is. That goes for a selection as a whole: half of it would refuse whom it does not select.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
+from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Decides, Reason
 from controlplane.model.entitlement import Entitlement
 from controlplane.model.errors import InvalidSelectionError
 from controlplane.model.freeze import Freeze
 from controlplane.model.grant import Grant
-from controlplane.model.identity import VerifiedClaims
+from controlplane.model.identity import IssuerName
 from controlplane.model.request import GrantRequest
 from controlplane.model.selection import Selectable
 from controlplane.selectors import selection
 
 
+class Asking(Protocol):
+    """Whoever asks, or asked before: then without his claims, and no freeze selects him by one."""
+
+    @property
+    def issuer(self) -> IssuerName:
+        """The configured issuer's name."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """`sub`."""
+        ...
+
+    @property
+    def claims(self) -> Mapping[str, JsonValue]:
+        """What is known of him."""
+        ...
+
+
 def frozen(
-    freezes: Iterable[Freeze], who: VerifiedClaims, asked: GrantRequest | Grant, entitlement: Entitlement | None
+    freezes: Iterable[Freeze], who: Asking, asked: GrantRequest | Grant, entitlement: Entitlement | None
 ) -> tuple[Reason, ...]:
     """A reason for each freeze that selects it; `entitlement` is None where `who` is not eligible for it."""
     return tuple(_reason(freeze) for freeze in freezes if _selects(freeze, who, asked, entitlement))
 
 
-def _selects(freeze: Freeze, who: VerifiedClaims, asked: GrantRequest | Grant, entitlement: Entitlement | None) -> bool:
+def _selects(freeze: Freeze, who: Asking, asked: GrantRequest | Grant, entitlement: Entitlement | None) -> bool:
     try:
         wanted = selection(freeze.selection)
     except InvalidSelectionError:

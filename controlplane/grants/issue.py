@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from controlplane.grants.asked import granted_scopes
 from controlplane.grants.frozen import frozen
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
@@ -105,7 +106,7 @@ class IssueGrant:
 
     def _read(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "_Issued":
         issued: _Issued = []
-        for scope in compiled.entitlement.scopes:
+        for scope in granted_scopes(compiled.entitlement, grant.scopes):
             if grant.due_at is not None and self.clock.now() >= grant.due_at:
                 raise VaultUnavailableError("issuing took too long; the worker may already be ending this grant")
             engine = self.engines[scope.engine]

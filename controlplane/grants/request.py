@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from controlplane.grants.asked import REMEMBERED, unusual
+from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
@@ -75,7 +77,7 @@ class RequestGrant:
             self._tell_replay(who, asked)
             raise
         if compiled is None or grant is None:
-            raise _refusal(asked, decision)
+            raise refusal(asked.entitlement, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
         return self.issue(grant, compiled, decision.reasons, who)
@@ -91,6 +93,8 @@ class RequestGrant:
     ) -> tuple[Decision, Grant | None]:
         """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
         entitlement = None if compiled is None else compiled.entitlement
+        # Read before: within the transaction it would take another connection to the store.
+        differs = () if compiled is None else self._unusual(who, asked, compiled)
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address)
             decision = decide(entitlement, who, asked, situation, self.policy)
@@ -98,15 +102,23 @@ class RequestGrant:
             if compiled is None or isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, **facts))
                 return decision, None
-            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
+            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key, differs=differs)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
-            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))
+            wanted = self._wanted(grant, compiled)
+            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
             if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
                 tx.spend(who.single_use, grant.id)
             return decision, grant
 
     def _grant(
-        self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled, *, state: State, key: str | None
+        self,
+        who: VerifiedClaims,
+        asked: GrantRequest,
+        compiled: Compiled,
+        *,
+        state: State,
+        key: str | None,
+        differs: tuple[str, ...],
     ) -> Grant:
         now = self.clock.now()
         ttl = granted_ttl(compiled.entitlement, asked)
@@ -119,11 +131,13 @@ class RequestGrant:
             revision=compiled.revision,
             issuer=who.issuer,
             subject=who.subject,
+            person=who.person,
             workload=who.workload,
             task=asked.task,
             intent=asked.intent,
             reason=asked.reason,
             ttl=ttl,
+            unusual=differs,
             idempotency_key=key,
             request_digest=asked.digest,
             paths=tuple(
@@ -143,6 +157,22 @@ class RequestGrant:
         facts = told(asked, who, ()) | ({"left_out_before": left_out} if left_out else {})
         with self.store.transaction() as tx:
             tx.append(self.record(Kind.TOKEN_REPLAYED, **facts))
+
+    def _unusual(self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled) -> tuple[str, ...]:
+        """What approvers shall know of this wish; nothing where nobody is asked."""
+        entitlement = compiled.entitlement
+        if entitlement.approval is None or not entitlement.admits(who):
+            return ()
+        before = self.store.grants(workload=who.workload, entitlement=entitlement.name, limit=REMEMBERED)
+        return unusual(entitlement, compiled.revision, asked.intent, granted_ttl(entitlement, asked), before=before)
+
+    def _wanted(self, grant: Grant, compiled: Compiled) -> dict[str, JsonValue]:
+        """What an audit event says besides where people are asked."""
+        approval = compiled.entitlement.approval
+        if approval is None or grant.state is not State.PENDING:
+            return {}
+        wanted = described(grant, compiled, approval, self.engines)
+        return {"digest": wanted.digest, "unusual": [*wanted.unusual], "until": grant.expires_at.isoformat()}
 
     def _again(self, grant: Grant, asked: GrantRequest) -> Delivered:
         if grant.request_digest != asked.digest:
@@ -167,8 +197,9 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
     return State.ISSUING if isinstance(decision, Allow) else State.PENDING
 
 
-def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
-    said = f"{asked.entitlement} was not granted"
+def refusal(entitlement: str, decision: Decision) -> DeniedError:
+    """What a workload is told whose wish was decided against."""
+    said = f"{entitlement} was not granted"
     if isinstance(decision, Deny) and decision.frozen:
         return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:

@@ -81,6 +81,13 @@ class NotAllowedError(ControlPlaneError):
     hint = "Ask the platform team for the role named above."
 
 
+class MayNotApproveError(NotAllowedError):
+    """The caller approves others' grants but not this one: his own, or his team's. The grant waits on."""
+
+    code = "may-not-approve"
+    hint = "Somebody else has to agree or refuse. What is your own you withdraw with `shorthold grant finish`."
+
+
 class OtherPersonNeededError(ControlPlaneError):
     """The caller has the role, but this takes another person; nothing has changed."""
 
@@ -124,6 +131,34 @@ class NoEntitlementError(NotFoundError):
     """No such entitlement, or none that this caller may know of."""
 
     hint = "`GET /v1/entitlements` lists what this caller may ask for."
+
+
+class NotApprovedYetError(ControlPlaneError):
+    """The grant waits for people to agree; nothing has been made."""
+
+    code, status, exit_status = "not-approved-yet", HTTPStatus.CONFLICT, 4
+    hint = "Wait for it: `GET /v1/grants/{id}?wait=30s`, or `shorthold grant collect --wait`."
+
+
+class LapsedError(ControlPlaneError):
+    """The grant waited in vain: nobody agreed or collected in time, or what was asked for is not so any more."""
+
+    code, status = "lapsed", HTTPStatus.CONFLICT
+    hint = "Ask anew; nothing was ever made for this grant."
+
+
+class OtherDigestError(ControlPlaneError):
+    """The digest is not that of what is asked: whoever agrees must have seen exactly this. Nothing was recorded."""
+
+    code, status = "other-digest", HTTPStatus.CONFLICT
+    hint = "Look again at what is asked, and agree to that or refuse it."
+
+
+class AlreadyApprovedError(ControlPlaneError):
+    """This person, perhaps under another identity, has agreed already: one person is one approval."""
+
+    code, status = "already-approved", HTTPStatus.CONFLICT
+    hint = "Nothing is left to do for you; another person has to agree, if more are needed."
 
 
 class ConflictError(ControlPlaneError):

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.audit.chain import extend, is_sealed
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
 from controlplane.model.freeze import Freeze
@@ -17,7 +18,7 @@ from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.stores import rows
+from controlplane.stores import approvals, rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
@@ -90,6 +91,21 @@ class Changes:
             # Another replica's insert that is not yet committed is waited for: one of the two finds a row there.
             if self._say.spend.run(self._connection, rows.token_row(token, grant)) != 1:
                 raise TokenReplayedError("the bearer token has asked for another grant before")
+
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people; until the end nobody else gets an answer to this."""
+        with self._step():
+            return approvals.waiting(self._connection, workload, enough=enough)
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes. Raises: LostRaceError: this subject said it before, or there is no such grant."""
+        with self._step():
+            approvals.approve(self._connection, grant, approval)
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no. Raises: LostRaceError: somebody said it before, or there is no such grant."""
+        with self._step():
+            approvals.deny(self._connection, grant, denial)
 
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""

@@ -37,7 +37,7 @@ _ALONE: Final = select(func.pg_advisory_xact_lock(literal_column(str(_LOCK))))
 _ACTIVE: Final = and_(
     freezes.c.thawed_at.is_(None), or_(freezes.c.expires_at.is_(None), freezes.c.expires_at > bindparam("at"))
 )
-_ANY_ACTIVE: Final = select(freezes.c.id).where(_ACTIVE).limit(1)
+_ANY_ACTIVE: Final = select(freezes.c.id).where(_ACTIVE)
 _ALL_ACTIVE: Final = select(freezes).where(_ACTIVE).order_by(freezes.c.created_at, freezes.c.id)
 _THAW: Final = update(freezes).where(
     freezes.c.id == bindparam("its_id"), freezes.c.thaws == bindparam("its_thaws"), freezes.c.thawed_at.is_(None)
@@ -59,7 +59,7 @@ class FreezeStatements:
         if self._shared is not None:
             self._shared.first(connection, {})
         if self._any.first(connection, {"at": at}) is None:
-            return ()
+            return []
         return [freeze(row) for row in connection.execute(_ALL_ACTIVE, {"at": at})]
 
     def add(self, connection: Connection, made: Freeze) -> None:

@@ -102,11 +102,14 @@ grants: Final = Table(
     Column("revision", Text, nullable=False),
     Column("issuer", Text, nullable=False),
     Column("subject", Text, nullable=False),
+    Column("person", Text),
     Column("workload", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("intent", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("ttl", Span, nullable=False),
+    Column("unusual", Text),
+    Column("scopes", Text),
     Column("idempotency_key", Text),
     Column("request_digest", Text, nullable=False),
     Column("paths", Text, nullable=False),
@@ -170,6 +173,10 @@ Index(
     sqlite_where=text(OPEN),
     postgresql_where=text(OPEN),
 )
+PENDING: Final = text("state = 'pending'")
+"""Word for word in `stores/approvals.py`, so that its questions use the indexes on what waits for people."""
+Index("pending_grants_by_age", grants.c.requested_at, grants.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
+Index("pending_grants_by_workload", grants.c.workload, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
 
 grant_transitions: Final = Table(
@@ -206,6 +213,34 @@ tokens: Final = Table(
     Column("keep_until", Instant, nullable=False),
 )
 Index("tokens_by_end", tokens.c.keep_until)
+
+approvals: Final = Table(
+    "approvals",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="an_approval_is_for_a_grant"), primary_key=True),
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("person", Text),
+    Column("groups", Text, nullable=False),
+    Column("claims", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("narrow_ttl", Span),
+    Column("narrow_scopes", Text),
+    Column("at", Instant, nullable=False),
+    _said("an_approval_never_makes_a_grant_endless", "narrow_ttl IS NULL OR narrow_ttl > 0"),
+)
+
+denials: Final = Table(
+    "denials",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_denial_is_of_a_grant"), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person", Text),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+)
 
 freezes: Final = Table(
     "freezes",

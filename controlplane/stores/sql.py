@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError
 
 from controlplane.audit.chain import Unreadable, is_sealed
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.model.event import Head, Link
 from controlplane.model.freeze import Freeze, FreezeId
@@ -33,7 +34,7 @@ from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease, LeaseId
 from controlplane.model.secret import Secret
-from controlplane.stores import freezes, postgresql, rows, sqlite
+from controlplane.stores import approvals, freezes, postgresql, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.faults import told
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
@@ -154,6 +155,20 @@ class SqlStore:
             last = select(grants.c.requested_at, grants.c.id).where(grants.c.id == before).scalar_subquery()
             page = page.where(tuple_(grants.c.requested_at, grants.c.id) < last)
         return [rows.grant(row) for row in self._read(page)]
+
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first."""
+        return [rows.grant(row) for row in self._read(approvals.page(entitlements, before=before, limit=limit))]
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        return [approvals.approval(row) for row in self._read(approvals.OF_GRANT, its_grant=grant)]
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        return next(map(approvals.denial, self._read(approvals.NO_TO_GRANT, its_grant=grant)), None)
 
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""

@@ -14,6 +14,9 @@ from typing import Any, Never, cast
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -23,6 +26,7 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
@@ -161,6 +165,28 @@ class FakePlane:
             issuers=known([self.issuer.configured.options]),
         )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.watch = Watch(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            engines=engines(),
+            access=lambda: self.access,
+        )
+        self.approve = ApproveGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.deny = DenyGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.collect = CollectGrant(
+            clock=self.clock,
+            record=record,
+            engines=engines(),
+            store=store_,
+            watch=self.watch,
+            situate=situate,
+            policy=self.policy,
+            issue=self.issue,
+            issuing_within=ISSUING_WITHIN,
+            settling=SETTLING,
+        )
         self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
         self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
         self.freezes = ListFreezes(clock=self.clock, store=store_)
@@ -202,6 +228,12 @@ class FakePlane:
         wish: dict[str, Any] = {"task": TaskId("T-1"), "intent": "answer-question", **asked}
         wanted = GrantRequest(entitlement=entitlement, **wish)
         return self.request(who or self.agent(), wanted, key=key, address=address)
+
+    def change(self, compiled: Compiled) -> None:
+        """Let an entitlement read like this from now on, here and in Vault."""
+        self.entitlements.by_name[compiled.entitlement.name] = compiled
+        for item in compiled.objects:
+            self.vault.roles.write(item)
 
     def end(self, id: GrantId, why: Why = Why.COMPLETED) -> Grant:
         """Finish a grant and let the worker do what is due now."""
@@ -274,7 +306,7 @@ class FakePlane:
 
 @dataclass(frozen=True, slots=True)
 class _Entitlements:
-    by_name: Mapping[str, Compiled]
+    by_name: dict[str, Compiled]
 
     def get(self, name: str) -> Compiled | None:
         return self.by_name.get(name)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.audit.chain import GENESIS, extend, seal_head
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
@@ -30,12 +31,15 @@ class _State:
     leases: dict[LeaseId, tuple[GrantId, Lease]] = field(default_factory=dict[LeaseId, tuple[GrantId, Lease]])
     links: list[Link] = field(default_factory=list[Link])
     tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
-
+    approvals: dict[GrantId, tuple[GivenApproval, ...]] = field(
+        default_factory=dict[GrantId, tuple[GivenApproval, ...]]
+    )
+    denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
     freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
 
     def copy(self) -> "_State":
-        rest = (dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens), dict(self.freezes))
-        return _State(self.head, *rest)
+        rest = (dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
+        return _State(self.head, *rest, dict(self.approvals), dict(self.denials), dict(self.freezes))
 
 
 def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
@@ -146,6 +150,23 @@ class FakeStore:
             and (last is None or _age(grant) < _age(last))
         ]
         return sorted(found, key=_age, reverse=True)[:limit]
+
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first."""
+        named = frozenset(entitlements)
+        everything = self.grants(states=[State.PENDING], before=before, limit=len(self._seen().grants))
+        return [grant for grant in everything if grant.entitlement in named][:limit]
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        found = self._seen().approvals.get(grant, ())
+        return sorted(found, key=lambda given: (given.at, given.by.issuer, given.by.subject))
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        return self._seen().denials.get(grant)
 
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""
@@ -313,6 +334,30 @@ class FakeChanges:
                 raise LostRaceError("the grant of a lease or token is not in the store")
             self._draft.tokens[token.issuer, token.id] = token
 
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people; nobody else writes before this transaction ends."""
+        with self._step():
+            waits = [grant for grant in self._draft.grants.values() if grant.state is State.PENDING]
+            return min(enough, sum(grant.workload == workload for grant in waits))
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes."""
+        with self._step():
+            if grant not in self._draft.grants:
+                raise LostRaceError("the grant of an approval is not in the store")
+            before = self._draft.approvals.get(grant, ())
+            by = approval.by
+            if any((by.issuer, by.subject) == (given.by.issuer, given.by.subject) for given in before):
+                raise LostRaceError("this subject has agreed before")
+            self._draft.approvals[grant] = (*before, approval)
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no."""
+        with self._step():
+            if grant not in self._draft.grants or grant in self._draft.denials:
+                raise LostRaceError("there is no such grant, or it was denied before")
+            self._draft.denials[grant] = denial
+
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""
         with self._step():
@@ -368,8 +413,8 @@ class FakeChanges:
 
 
 _ASKED = (
-    *("entitlement", "issuer", "subject", "workload", "task", "intent", "reason"),
-    *("idempotency_key", "request_digest", "requested_at"),
+    *("entitlement", "issuer", "subject", "person", "workload", "task", "intent", "reason"),
+    *("unusual", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from pytest_socket import enable_socket
 
-from controlplane.cli.grant import NotUnwrappedError, grant
+from controlplane.cli.grant import grant
+from controlplane.cli.unwrapping import NotUnwrappedError
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ConfigurationError
 from controlplane.testing.canned import Canned, canned
