@@ -26,6 +26,7 @@ from controlplane.model.lease import (
     Wrapped,
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
 
@@ -166,6 +167,28 @@ class Transaction(Protocol):
         """
         ...
 
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review that shares one of these names, oldest first, this transaction's own included.
+
+        Until this transaction ends, nobody else who asks this of one of the names gets an answer: what is added on
+        the strength of it holds.
+        """
+        ...
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save a new, open review of a grant that was added before.
+
+        Raises: LostRaceError: an open review has one of its names, the grant has a review, or there is no grant.
+        """
+        ...
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how an open review was closed.
+
+        Raises: LostRaceError: it is not open any more, or never was; the transaction is void.
+        """
+        ...
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         ...
@@ -205,6 +228,14 @@ class Store(Protocol):
 
     def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those among `ids` that some grant holds."""
+        ...
+
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant, open or closed; None where there is none."""
+        ...
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first; `after` is the last grant of the page before."""
         ...
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:

@@ -14,6 +14,7 @@ from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
@@ -61,6 +62,7 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     finish: FinishGrant
+    review: ReviewGrant
     entitlements: Entitlements
     worker: Worker
     task_key: Mapping[str, str]
@@ -161,6 +163,7 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        review=ReviewGrant(clock=clock, record=record, store=store),
         entitlements=entitlements,
         worker=worker,
         task_key=signer.jwk,

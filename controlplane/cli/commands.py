@@ -12,7 +12,7 @@ COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
-    "grant": "Request, show, list and finish grants.",
+    "grant": "Request, show, list, finish and review grants.",
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema.",
     "vault": "Set up mounts, policies and trust in Vault.",

@@ -1,4 +1,4 @@
-"""`shorthold grant`: request, explain, show, list and finish grants."""
+"""`shorthold grant`: request, explain, show, list, finish and review grants."""
 
 import re
 import ssl
@@ -10,6 +10,7 @@ import click
 from typing_extensions import override
 
 from controlplane.cli.output import FORMATS, output_option, say, show
+from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ConfigurationError, ControlPlaneError
 from controlplane.sdk.client import AnsweredError, Shorthold
 
@@ -53,7 +54,7 @@ class GrantIdType(click.ParamType[str]):
 
 @click.group()
 def grant() -> None:
-    """Request, explain, show, list and finish grants.
+    """Request, explain, show, list, finish and review grants.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
     nobody is exit status 3, as a denial is.
@@ -162,6 +163,34 @@ def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
     if wait and not proved:
         say("Not everything is verified gone yet; the worker goes on. Look again with `shorthold grant show`.")
         sys.exit(RESIDUAL)
+
+
+@grant.command()
+@click.option("--after", type=GrantIdType(), default=None, help="Only those after that of this grant.")
+@output_option
+def reviews(after: str | None, output: str) -> None:
+    """List open reviews of break-glass grants, oldest first: for approvers, responders and auditors."""
+    with _client() as client:
+        answer = _told(lambda: client.reviews(after=after))
+    if output != "table":
+        show(answer["reviews"], output)
+        return
+    rows: list[JsonValue] = [
+        {**each["grant"], "by": f"{each['issuer']} {each['subject']}"} for each in answer["reviews"]
+    ]
+    show(rows, output, columns=("id", "state", "entitlement", "task", "by", "reason"))
+
+
+@grant.command()
+@click.argument("id", type=GrantIdType())
+@click.option("--note", required=True, help="What was done with the grant, and whether it was right.")
+@output_option
+def review(id: str, note: str, output: str) -> None:
+    """Close the review of somebody else's break-glass grant, once it has ended."""
+    with _client() as client:
+        answer = _told(lambda: client.review(id, note))
+    closed: dict[str, Any] = answer["review"]
+    show(answer if output != "table" else {**closed, **closed.pop("closed")}, output)
 
 
 def _client() -> Shorthold:

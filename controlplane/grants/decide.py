@@ -8,6 +8,7 @@ eligibility, policy between scope and approval.
 from collections.abc import Iterator
 from datetime import timedelta
 
+from controlplane.grants import glass
 from controlplane.grants.context import Broken, Held, context
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
@@ -30,17 +31,18 @@ def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantReq
         return Deny(reasons=(_not_eligible(who, asked),))
     conditions = tuple(context(entitlement, situation))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
-    outside = tuple(_scope(entitlement, asked))
+    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked))
+    unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (
         Reason(decision=Decides.ELIGIBILITY, code="eligible", detail=f"{who.issuer} {who.subject} may ask for this"),
         *(found.reason for found in conditions if isinstance(found, Held)),
         *(() if outside else (_in_scope(asked),)),
     )
-    if broken or outside:
+    if broken or outside or unreviewed:
         return Deny(
-            reasons=(*(found.reason for found in broken), *outside),
+            reasons=(*(found.reason for found in broken), *outside, *unreviewed),
             passed=yes,
-            over_budget=not outside and all(found.budget for found in broken),
+            over_budget=not outside and not unreviewed and all(found.budget for found in broken),
             retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
         )
     if entitlement.approval is not None:
@@ -51,6 +53,8 @@ def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantReq
             detail=f"{quorum} of {', '.join(entitlement.approval.from_)} must agree",
         )
         return NeedsApproval(reasons=(*yes, waits), quorum=quorum)
+    if entitlement.break_glass:
+        return Allow(reasons=(*yes, glass.broken()))
     free = Reason(decision=Decides.APPROVAL, code="no-approval-needed", detail="nobody has to agree")
     return Allow(reasons=(*yes, free))
 

@@ -24,8 +24,10 @@ class Situate:
 
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
         """
-        at, usage = self.clock.now(), None
+        at, usage, reviews = self.clock.now(), None, None
         if entitlement is not None and entitlement.context.budgeted and entitlement.admits(who):
             back, enough = counted(entitlement.context)
             usage = tx.usage(entitlement.name, who.workload, since=at - back, enough=enough)
-        return Situation(at=at, address=address, environment=self.environment, usage=usage)
+        if entitlement is not None and entitlement.break_glass and entitlement.admits(who):
+            reviews = tuple(tx.open_reviews(who.names))
+        return Situation(at=at, address=address, environment=self.environment, usage=usage, open_reviews=reviews)

@@ -25,6 +25,7 @@ def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
                     "max": format_duration(compiled.entitlement.ttl.max),
                 },
                 "approval": compiled.entitlement.approval is not None,
+                "break_glass": compiled.entitlement.break_glass,
             }
             for compiled in plane.entitlements.all()
             if compiled.entitlement.admits(who)

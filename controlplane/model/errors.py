@@ -110,6 +110,27 @@ class LostRaceError(ControlPlaneError):
     hint = "Look at the grant again; the other move stands."
 
 
+class ReviewedError(ControlPlaneError):
+    """Somebody has closed this review before; his note stands."""
+
+    code, status = "already-reviewed", HTTPStatus.CONFLICT
+    hint = "Nothing is left to do; the audit log has the note."
+
+
+class NotEndedError(ControlPlaneError):
+    """The grant has not ended, and a review covers all of it; the review stays open."""
+
+    code, status = "not-ended", HTTPStatus.CONFLICT
+    hint = "Wait until the grant is revoked, or have it finished; then look at all that was done with it."
+
+
+class OwnReviewError(ControlPlaneError):
+    """Nobody reviews what he did himself, under whichever of his identities."""
+
+    code, status = "own-review", HTTPStatus.CONFLICT
+    hint = "Somebody else with the role approver or responder closes it."
+
+
 class NotSyncedError(ControlPlaneError):
     """Vault does not have this entitlement's roles as they stand in the files; no credential was made."""
 

@@ -1,6 +1,6 @@
 """One transaction: changes to grants and leases, and at its end their events, chained to those before."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -14,9 +14,10 @@ from controlplane.model.event import Event, Head
 from controlplane.model.grant import TERMINAL, Grant, GrantId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.stores import rows
+from controlplane.stores import reviews, rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.prepared import Prepared
@@ -87,6 +88,23 @@ class Changes:
             # Another replica's insert that is not yet committed is waited for: one of the two finds a row there.
             if self._say.spend.run(self._connection, rows.token_row(token, grant)) != 1:
                 raise TokenReplayedError("the bearer token has asked for another grant before")
+
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review under one of these names; until the end nobody else gets an answer to this."""
+        with self._step():
+            return reviews.open_reviews(self._connection, names)
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save an open review. Raises: LostRaceError: a name has an open one, or there is no such grant."""
+        with self._step():
+            reviews.open_review(self._connection, review)
+            self._events += events
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how a review was closed. Raises: LostRaceError: it is not open any more."""
+        with self._step():
+            reviews.close_review(self._connection, review)
+            self._events += events
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""

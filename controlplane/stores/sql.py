@@ -31,8 +31,9 @@ from controlplane.model.event import Head, Link
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import WorkloadId
 from controlplane.model.lease import Lease, LeaseId
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
-from controlplane.stores import postgresql, rows, sqlite
+from controlplane.stores import postgresql, reviews, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.faults import told
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
@@ -165,6 +166,14 @@ class SqlStore:
             some = select(leases.c.id).where(leases.c.id.in_(asked[start : start + _MANY]))
             known.update(LeaseId(row.id) for row in self._read(some))
         return frozenset(known)
+
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant."""
+        return next(map(reviews.review, self._read(reviews.ONE, its_grant=grant)), None)
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first. An `after` that has no review is the end of the list."""
+        return [reviews.review(row) for row in self._read(reviews.page(after, limit))]
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""

@@ -19,6 +19,7 @@ from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
@@ -137,6 +138,7 @@ class FakePlane:
         )
         self.show = ShowGrant(store=store_)
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.review = ReviewGrant(clock=self.clock, record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,
             record=record,

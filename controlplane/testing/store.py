@@ -13,9 +13,12 @@ from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
+from controlplane.testing import reviews
 from controlplane.testing.clock import START
+from controlplane.testing.reviews import Reviews
 
 AUDIT_KEY = Secret("5a" * 32)
 """What the chain of a fake store is made with."""
@@ -30,8 +33,17 @@ class _State:
     links: list[Link] = field(default_factory=list[Link])
     tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
 
+    reviews: Reviews = field(default_factory=Reviews)
+
     def copy(self) -> "_State":
-        return _State(self.head, dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
+        return replace(
+            self,
+            grants=dict(self.grants),
+            leases=dict(self.leases),
+            links=list(self.links),
+            tokens=dict(self.tokens),
+            reviews=dict(self.reviews),
+        )
 
 
 def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
@@ -150,6 +162,14 @@ class FakeStore:
     def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those among `ids` that some grant holds."""
         return frozenset(ids) & self._seen().leases.keys()
+
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant."""
+        return self._seen().reviews.get(grant)
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first. An `after` that has no review is the end of the list."""
+        return reviews.page(self._seen().reviews, after, limit)
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
@@ -280,6 +300,23 @@ class FakeChanges:
             if grant not in self._draft.grants:
                 raise LostRaceError("the grant of a lease or token is not in the store")
             self._draft.tokens[token.issuer, token.id] = token
+
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review under one of these names; nobody else writes before this transaction ends."""
+        with self._step():
+            return reviews.under(self._draft.reviews, names)
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save an open review."""
+        with self._step():
+            reviews.add(self._draft.reviews, review, self._draft.grants)
+            self._events += events
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how a review was closed."""
+        with self._step():
+            reviews.close(self._draft.reviews, review)
+            self._events += events
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
