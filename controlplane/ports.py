@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from controlplane.model.canonical import JsonObject, JsonValue
+from controlplane.model.cursor import SinkCursor
 from controlplane.model.entitlement import Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import Grant, GrantId, State, TaskId
@@ -260,6 +261,39 @@ class Store(Protocol):
 
     def head(self) -> Head | None:
         """The sealed head of the chain, from the store's first moment on; None where somebody removed it."""
+        ...
+
+
+class Cursors(Protocol):
+    """How far each sink was told. Every method raises StoreUnavailableError when it cannot."""
+
+    def at(self, sink: str) -> SinkCursor | None:
+        """The cursor as it stands, None for a sink that was never told anything."""
+        ...
+
+    def claim(self, sink: str, now: datetime, *, hold: timedelta, start: int) -> SinkCursor | None:
+        """The cursor, held for this caller until `now + hold`; one that is not there yet is made at `start`.
+
+        None: another caller holds it, or it is not due. A hold that runs out is taken over.
+        """
+        ...
+
+    def save(self, claimed: SinkCursor, now: SinkCursor) -> None:
+        """Save how far a claimed cursor has come, never back.
+
+        Raises: LostRaceError: the hold ran out and was taken over; nothing is saved.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Somebody outside who is told of audit events: a webhook, a file. Used by one thread at a time."""
+
+    def tell(self, link: Link) -> None:
+        """Tell one event, durably where the other side can. The same may be told again, with the same id.
+
+        Raises: SinkUnavailableError: it was not taken, or nobody knows; `detail` holds no secret and no address.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.outbox import TellSink
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -22,6 +23,7 @@ from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
+from controlplane.keys import private_file
 from controlplane.keys.files import load, load_or_create
 from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
@@ -36,6 +38,7 @@ from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
@@ -46,6 +49,7 @@ from controlplane.vault.prober import prober_role
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.transport import Server, TokenSource
+from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock
 
@@ -65,6 +69,7 @@ class ControlPlane:
     review: ReviewGrant
     entitlements: Entitlements
     worker: Worker
+    outbox: Outbox
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
     access: Sequence[AccessRule]
@@ -110,6 +115,7 @@ def wire(settings: Settings) -> ControlPlane:
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
+    sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -144,6 +150,18 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
     )
+    tells = [
+        TellSink(
+            name=each.name,
+            sink=sinks[each.name],
+            kinds=frozenset(each.events) or None,
+            everything=each.since == "beginning",
+            clock=clock,
+            store=store,
+            cursors=store.cursors,
+        )
+        for each in settings.sinks
+    ]
     situate = Situate(clock=clock, environment=settings.environment)
     request = RequestGrant(
         clock=clock,
@@ -166,6 +184,7 @@ def wire(settings: Settings) -> ControlPlane:
         review=ReviewGrant(clock=clock, record=record, store=store),
         entitlements=entitlements,
         worker=worker,
+        outbox=Outbox(tells, tick=settings.worker.tick),
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
         access=_access(settings),

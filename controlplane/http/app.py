@@ -18,16 +18,18 @@ _LARGEST_BODY: Final = 64 * 1024
 
 
 def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
-    """The application over `plane`; with `worker` its worker lives as long as the application does."""
+    """The application over `plane`; with `worker` its worker and its outbox live as long as it does."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncGenerator[None]:
         del app
         if worker:
             plane.worker.start()
+            plane.outbox.start()
         yield
         if worker:
             await run_in_threadpool(plane.worker.stop)
+            await run_in_threadpool(plane.outbox.stop)
         await run_in_threadpool(plane.close)
 
     app = FastAPI(

@@ -185,6 +185,13 @@ class TargetUnavailableError(ControlPlaneError):
     hint = "The worker asks again by itself until the target answers."
 
 
+class SinkUnavailableError(ControlPlaneError):
+    """A sink did not take an audit event; it is told again, and nothing else waits for it."""
+
+    code, status, exit_status = "sink-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "The outbox tries again by itself; see that the receiver runs and answers 2xx."
+
+
 class AuditBrokenError(ControlPlaneError):
     """The audit log is not as it was written: `detail` names the first bad record."""
 

@@ -252,9 +252,8 @@ sink_cursors: Final = Table(
     Column("seq", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("due_at", Instant, nullable=False),
-    Column("held_by", Text),
     Column("held_until", Instant),
-    _said("a_held_cursor_has_a_holder", "(held_by IS NULL) = (held_until IS NULL)"),
+    _said("a_cursor_stands_in_the_chain", "seq >= 0"),
 )
 
 events: Final = Table(

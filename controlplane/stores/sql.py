@@ -35,6 +35,7 @@ from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.stores import postgresql, reviews, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
+from controlplane.stores.cursors import SqlCursors
 from controlplane.stores.faults import told
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
 from controlplane.stores.upgrade import LATEST, upgrade, version
@@ -107,6 +108,7 @@ class SqlStore:
         self._reading, self.writer, self._key = reading, writer, key
         self._statements = Statements(reading.dialect)
         self._holder = secrets.token_hex(8)
+        self.cursors = SqlCursors(self._read, self._begin, reading.dialect)
 
     def close(self) -> None:
         """Close every connection. No transaction may be running."""
@@ -211,6 +213,11 @@ class SqlStore:
     def head(self) -> Head | None:
         """The sealed head of the chain; None where somebody removed it."""
         return next(map(rows.head, self._read(HEAD)), None)
+
+    @contextmanager
+    def _begin(self) -> Generator[Connection]:
+        with self.writer.begin() as connection, told(self.writer.place):
+            yield connection
 
     def _read(self, question: Executable, **values: Any) -> Sequence[Row[*tuple[Any, ...]]]:
         with told(self.writer.place), self._reading.connect() as connection:

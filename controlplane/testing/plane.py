@@ -40,6 +40,7 @@ from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
+from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
 
 AGENT = "repo:acme/agent:ref:refs/heads/main"
@@ -157,6 +158,7 @@ class FakePlane:
             threads=2,
             hold=timedelta(seconds=60),
         )
+        self.outbox = Outbox((), tick=timedelta(milliseconds=20))
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
         """A workload, as our issuer vouches for it with a token of its own."""

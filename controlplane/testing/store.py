@@ -18,6 +18,7 @@ from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
 from controlplane.testing import reviews
 from controlplane.testing.clock import START
+from controlplane.testing.cursors import FakeCursors
 from controlplane.testing.reviews import Reviews
 
 AUDIT_KEY = Secret("5a" * 32)
@@ -100,6 +101,7 @@ class FakeStore:
         self._writer: int | None = None
         self._now = _State(seal_head(audit_key, GENESIS.seq, GENESIS.mac))
         self._holds: dict[GrantId, datetime] = {}
+        self.cursors = FakeCursors()
 
     @contextmanager
     def transaction(self) -> "Generator[FakeChanges]":
