@@ -14,7 +14,12 @@ from typing import Final
 import structlog
 
 from controlplane.model.cursor import SinkCursor
-from controlplane.model.errors import LostRaceError, SinkUnavailableError
+from controlplane.model.errors import (
+    ControlPlaneError,
+    LostRaceError,
+    SinkUnavailableError,
+    StoreUnavailableError,
+)
 from controlplane.model.event import Kind
 from controlplane.ports import Clock, Cursors, Sink, Store
 
@@ -61,21 +66,21 @@ class TellSink:
             log.info("sink_recovered", sink=self.name, attempts=claimed.attempts)
         return error is None and claimed.seq < seq < head.seq and not stopping()
 
-    def _tell(self, claimed: SinkCursor, stopping: Callable[[], bool]) -> tuple[int, SinkUnavailableError | None]:
+    def _tell(self, claimed: SinkCursor, stopping: Callable[[], bool]) -> tuple[int, ControlPlaneError | None]:
         """The last event that was told or is not for this sink, and what stopped it there."""
         until, seq = self.clock.now() + HOLD / 2, claimed.seq
-        for link in self.store.links(after=claimed.seq, limit=_PAGE):
-            if stopping() or self.clock.now() >= until:
-                break
-            if self.kinds is None or link.event.kind in self.kinds:
-                try:
+        try:
+            for link in self.store.links(after=claimed.seq, limit=_PAGE):
+                if stopping() or self.clock.now() >= until:
+                    break
+                if self.kinds is None or link.event.kind in self.kinds:
                     self.sink.tell(link)
-                except SinkUnavailableError as error:
-                    return seq, error
-            seq = link.seq
+                seq = link.seq
+        except (SinkUnavailableError, StoreUnavailableError) as error:
+            return seq, error  # also a record that cannot be read: perhaps another replica can
         return seq, None
 
-    def _after(self, claimed: SinkCursor, seq: int, error: SinkUnavailableError | None) -> SinkCursor:
+    def _after(self, claimed: SinkCursor, seq: int, error: ControlPlaneError | None) -> SinkCursor:
         now = self.clock.now()
         if error is None:
             return replace(claimed, seq=seq, attempts=0, due_at=now, held_until=None)

@@ -51,6 +51,7 @@ def plane(stack: Stack, pager: Receiver, tmp_path: Path) -> Generator[ServedPlan
         "secret_file": str(tmp_path / "pager.secret"),
         "events": ["grant.requested", "glass.broken", "glass.reviewed"],
         "since": "beginning",
+        "timeout": "30s",
     }
     served = ServedPlane(stack, tmp_path, {"SINKS": json.dumps([sink])})
     served.start()
@@ -160,7 +161,7 @@ def test_l09_a_dead_pager_delays_no_grant_and_learns_everything_when_it_is_back_
         began = time.monotonic()
         id = oncall.request(REQUEST)["grant"]["id"]
         assert oncall.finish(id, wait="30s")["grant"]["state"] == "revoked"
-        assert time.monotonic() - began < 5  # that is the pager's whole timeout
+        assert time.monotonic() - began < 25  # the pager is still being waited for
         until(lambda: len(pager.received) == 1)
     plane.kill()
     pager.open.set()

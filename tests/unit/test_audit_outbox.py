@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from controlplane.audit.outbox import HOLD, TellSink
 from controlplane.model.errors import SinkUnavailableError, StoreUnavailableError
@@ -178,7 +179,8 @@ def test_l09_whoever_lost_his_hold_moves_no_cursor(store: FakeStore, clock: Fake
     another = outbox(store, clock, other := FakeSink())
 
     class Meanwhile(FakeSink):
-        def tell(self, link: Link) -> None:  # pyright: ignore[reportImplicitOverride]
+        @override
+        def tell(self, link: Link) -> None:
             slow.tell(link)
             another()
 
@@ -214,7 +216,8 @@ def test_l09_a_crash_after_telling_repeats_with_the_same_id_and_loses_nothing(
     happen(store, 1, 2)
 
     class Dying(FakeSink):
-        def tell(self, link: Link) -> None:  # pyright: ignore[reportImplicitOverride]
+        @override
+        def tell(self, link: Link) -> None:
             sink.tell(link)
             raise KeyboardInterrupt
 
@@ -236,6 +239,22 @@ def test_a_store_that_is_down_is_told_of_and_nothing_is_lost(
     store.down = None
     outbox(store, clock, sink)()
     assert sink.told == [1]
+
+
+def test_a_record_that_cannot_be_read_puts_the_sink_off_and_is_left_to_others(clock: FakeClock, sink: FakeSink) -> None:
+    class Damaged(FakeStore):
+        @override
+        def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
+            raise StoreUnavailableError("audit record 1: its kind is none that this release knows")
+
+    store = Damaged()
+    happen(store, 1)
+    with capture_logs() as logged:
+        assert not outbox(store, clock, sink)()
+    assert [(line["event"], line["code"]) for line in logged] == [("sink_not_told", "store-unavailable")]
+    cursor = store.cursors.at("pager")
+    assert cursor is not None
+    assert (cursor.seq, cursor.held_until) == (0, None)
 
 
 def test_sinks_go_their_own_ways(store: FakeStore, clock: FakeClock) -> None:
