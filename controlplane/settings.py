@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     targets: dict[str, TargetSettings] = {}
     roles: Path = Path("roles")
+    policies: Path | None = None
+    """The directory of the Cedar policies; `policies` beside the entitlements where it is not set."""
     environment: Name | None = None
     """The environment that this control plane grants for: what `context.environments` is held against."""
     access: tuple[AccessSettings, ...] = ()
@@ -175,6 +177,11 @@ class Settings(BaseSettings):
         if len({sink.name for sink in self.sinks}) < len(self.sinks):
             raise ValueError("sinks: every sink needs a name of its own")
         return self
+
+    @property
+    def policies_directory(self) -> Path:
+        """Where the policies stand."""
+        return self.policies or self.roles / "policies"
 
     @classmethod
     @override

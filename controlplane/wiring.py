@@ -7,6 +7,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
 from controlplane.audit.outbox import TellSink
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -19,6 +20,9 @@ from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
@@ -34,6 +38,7 @@ from controlplane.model.errors import (
     VaultUnavailableError,
 )
 from controlplane.model.secret import Secret
+from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
@@ -67,7 +72,12 @@ class ControlPlane:
     show: ShowGrant
     finish: FinishGrant
     review: ReviewGrant
+    freeze: FreezeSelection
+    thaw: ThawFreeze
+    freezes: ListFreezes
+    read_audit: ReadAudit
     entitlements: Entitlements
+    policy: CedarPolicy
     worker: Worker
     outbox: Outbox
     task_key: Mapping[str, str]
@@ -86,6 +96,8 @@ class ControlPlane:
                 check()
             except ControlPlaneError as error:
                 found[what] = error.detail
+        if (broken := self.policy.broken) is not None:
+            found["policies"] = broken
         return found
 
     def _ask_vault(self) -> None:
@@ -116,6 +128,7 @@ def wire(settings: Settings) -> ControlPlane:
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
+    access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -163,6 +176,7 @@ def wire(settings: Settings) -> ControlPlane:
         for each in settings.sinks
     ]
     situate = Situate(clock=clock, environment=settings.environment)
+    policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -171,6 +185,7 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         situate=situate,
+        policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
@@ -178,16 +193,21 @@ def wire(settings: Settings) -> ControlPlane:
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
-        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
         review=ReviewGrant(clock=clock, record=record, store=store),
+        freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        thaw=ThawFreeze(clock=clock, record=record, store=store),
+        freezes=ListFreezes(clock=clock, store=store),
+        read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        policy=policy,
         worker=worker,
         outbox=Outbox(tells, tick=settings.worker.tick),
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
-        access=_access(settings),
+        access=access,
         store=store,
         vault=broker,
         session=session,

@@ -13,6 +13,8 @@ COMMANDS: Final = {
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
     "grant": "Request, show, list, finish and review grants.",
+    "incident": "Freeze and thaw what may be granted.",
+    "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema.",
     "vault": "Set up mounts, policies and trust in Vault.",

@@ -3,16 +3,17 @@
 import re
 import ssl
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 from typing_extensions import override
 
+from controlplane.cli.asking import client as _client
+from controlplane.cli.asking import told as _told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ConfigurationError, ControlPlaneError
-from controlplane.sdk.client import AnsweredError, Shorthold
+from controlplane.sdk.client import Shorthold
 
 if TYPE_CHECKING:
     from controlplane.settings import VaultSettings
@@ -125,7 +126,7 @@ def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: s
 @click.argument("id", type=GrantIdType())
 @output_option
 def show_(id: str, output: str) -> None:
-    """Show one grant of yours, its leases and its receipt."""
+    """Show one grant that you may see, its leases and its receipt."""
     with _client() as client:
         answer = _told(lambda: client.show(id))
     _print_grant(answer, output)
@@ -134,7 +135,7 @@ def show_(id: str, output: str) -> None:
 @grant.command(name="list")
 @click.option("-o", "--output", type=click.Choice([*FORMATS, "id"]), default="table", show_default=True)
 def list_(output: str) -> None:
-    """List your newest grants; `-o id` prints nothing but their ids."""
+    """List your newest grants, or with a role everybody's; `-o id` prints nothing but their ids."""
     with _client() as client:
         answer = _told(client.list)
     if output == "id":
@@ -193,13 +194,6 @@ def review(id: str, note: str, output: str) -> None:
     show(answer if output != "table" else {**closed, **closed.pop("closed")}, output)
 
 
-def _client() -> Shorthold:
-    from controlplane.settings import caller
-
-    me = caller()
-    return Shorthold(me.addr, lambda: caller().token, timeout=90)
-
-
 def _vault() -> "tuple[VaultSettings, ssl.SSLContext | None]":
     """Where wrapping tokens are opened, and whom to trust there.
 
@@ -244,19 +238,6 @@ def _given_up(client: Shorthold, id: str) -> str:
     except ControlPlaneError as error:
         return f"and it could not be finished ({error.detail}): run `shorthold grant finish {id} --outcome failed`"
     return "it was finished as failed"
-
-
-def _told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Make the call; a refusal is told with its reasons, and its kind is the exit status."""
-    try:
-        return call()
-    except AnsweredError as error:
-        click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
-        for why in error.problem.get("reasons", ()):
-            say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
-        if hint := error.problem.get("hint"):
-            say(f"  What to do: {hint}")
-        sys.exit(error.told_exit_status)
 
 
 def _summary(answer: dict[str, Any]) -> dict[str, Any]:

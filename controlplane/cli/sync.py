@@ -51,12 +51,16 @@ def sync() -> None:
 @_roles_option
 @output_option
 def lint(directory: Path | None, output: str) -> None:
-    """Check every entitlement; all problems are shown, with file, line and column."""
+    """Check every entitlement and every policy; all problems are shown, with file, line and column."""
+    from controlplane.policies.lint import lint as lint_policies
     from controlplane.sync.problem import Severity
 
     found, _ = _review(directory)
+    names = {path.stem for path in _directory(directory).glob("*.yaml")}
+    policies, of_policies = lint_policies(_policies(directory), names)
+    problems = (*found.problems, *of_policies)
     if output == "table":
-        for problem in found.problems:
+        for problem in problems:
             click.secho(str(problem), fg="red" if problem.severity is Severity.ERROR else "yellow")
     else:
         show(
@@ -69,14 +73,15 @@ def lint(directory: Path | None, output: str) -> None:
                     "rule": problem.rule,
                     "message": problem.message,
                 }
-                for problem in found.problems
+                for problem in problems
             ],
             output,
         )
-    warnings = len(found.problems) - len(found.errors)
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
     say(f"{_counted(len(found.compiled), 'sound entitlement')}, "
-        f"{_counted(len(found.errors), 'error')}, {_counted(warnings, 'warning')}.")  # fmt: skip
-    if found.errors:
+        f"{len(policies.statements)} sound {'policy' if len(policies.statements) == 1 else 'policies'}, "
+        f"{_counted(errors, 'error')}, {_counted(len(problems) - errors, 'warning')}.")  # fmt: skip
+    if errors:
         sys.exit(1)
 
 
@@ -163,6 +168,12 @@ def _directory(given: Path | None) -> Path:
     from controlplane.settings import load
 
     return given or load().roles
+
+
+def _policies(given: Path | None) -> Path:
+    from controlplane.settings import load
+
+    return load().policies_directory if given is None else given / "policies"
 
 
 def _review(given: Path | None) -> tuple["Review", "Layout"]:

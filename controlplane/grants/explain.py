@@ -10,7 +10,7 @@ from controlplane.model.event import Kind
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Entitlements, Recorder, Store
+from controlplane.ports import Entitlements, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class ExplainGrant:
     entitlements: Entitlements
     store: Store
     situate: Situate
+    policy: Policy
 
     def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, address: Address | None = None) -> Decision:
         """The decision with every yes and every no; no budget is spent by asking.
@@ -31,7 +32,8 @@ class ExplainGrant:
         compiled = self.entitlements.get(asked.entitlement)
         entitlement = None if compiled is None else compiled.entitlement
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             tx.append(self.record(Kind.GRANT_EXPLAINED, **facts, outcome=decision.outcome))
         return decision

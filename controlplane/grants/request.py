@@ -11,7 +11,14 @@ from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError, TokenReplayedError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    FrozenError,
+    LostRaceError,
+    OverBudgetError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -19,7 +26,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import opened
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +42,7 @@ class RequestGrant:
     engines: Mapping[str, Engine]
     store: Store
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
@@ -48,6 +56,7 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
@@ -72,7 +81,7 @@ class RequestGrant:
             log.warning("glass_broken", grant=grant.id, entitlement=grant.entitlement, **said)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, compiled, decision.reasons)
+        return self.issue(grant, compiled, decision.reasons, who)
 
     def _decide(
         self,
@@ -86,7 +95,8 @@ class RequestGrant:
         """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
         entitlement = None if compiled is None else compiled.entitlement
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, **facts))
@@ -157,6 +167,8 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
 
 def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
     said = f"{asked.entitlement} was not granted"
+    if isinstance(decision, Deny) and decision.frozen:
+        return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:
         return OverBudgetError(said, reasons=decision.reasons, retry_after=decision.retry_after)
     return DeniedError(said, reasons=decision.reasons)

@@ -25,9 +25,17 @@ class Situate:
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
         """
         at, usage, reviews = self.clock.now(), None, None
+        freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
         if entitlement is not None and entitlement.context.budgeted and entitlement.admits(who):
             back, enough = counted(entitlement.context)
             usage = tx.usage(entitlement.name, who.workload, since=at - back, enough=enough)
         if entitlement is not None and entitlement.break_glass and entitlement.admits(who):
             reviews = tuple(tx.open_reviews(who.names))
-        return Situation(at=at, address=address, environment=self.environment, usage=usage, open_reviews=reviews)
+        return Situation(
+            at=at,
+            address=address,
+            environment=self.environment,
+            usage=usage,
+            freezes=freezes,
+            open_reviews=reviews,
+        )

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane import __version__
-from controlplane.http import entitlements, grants, health, problems, reviews
+from controlplane.http import audit, entitlements, freezes, grants, health, problems, reviews
 from controlplane.wiring import ControlPlane
 
 _LARGEST_BODY: Final = 64 * 1024
@@ -42,7 +42,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
         redirect_slashes=False,  # it would send a bearer token wherever the Host header says
     )
     app.state.plane = plane
-    for part in (grants, reviews, entitlements, health):
+    for part in (grants, reviews, entitlements, freezes, audit, health):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(_SmallBodies)

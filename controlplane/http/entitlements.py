@@ -1,8 +1,9 @@
-"""Entitlements over HTTP: only those the caller is eligible for."""
+"""Entitlements over HTTP: only those the caller is eligible for; the platform team sees all."""
 
 from fastapi import APIRouter
 
-from controlplane.http.caller import Caller, Plane
+from controlplane.http.caller import Caller, Plane, Stands
+from controlplane.model.access import Role
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
 
@@ -10,8 +11,9 @@ router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"])
 
 
 @router.get("")
-def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
-    """What the caller may ask for, with the intents it may name and for how long."""
+def list_entitlements(plane: Plane, who: Caller, standing: Stands) -> dict[str, JsonValue]:
+    """What the caller may ask for, with the intents it may name and for how long; to a platform team, everything."""
+    everything = Role.PLATFORM in standing.roles
     return {
         "entitlements": [
             {
@@ -28,6 +30,6 @@ def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
                 "break_glass": compiled.entitlement.break_glass,
             }
             for compiled in plane.entitlements.all()
-            if compiled.entitlement.admits(who)
+            if everything or compiled.entitlement.admits(who)
         ]
     }

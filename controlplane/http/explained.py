@@ -39,5 +39,7 @@ def _status(decision: Decision) -> HTTPStatus:
             return HTTPStatus.CREATED
         case NeedsApproval():
             return HTTPStatus.ACCEPTED
+        case Deny() if decision.frozen:
+            return HTTPStatus.LOCKED
         case Deny():
             return HTTPStatus.TOO_MANY_REQUESTS if decision.over_budget else HTTPStatus.FORBIDDEN

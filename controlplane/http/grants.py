@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
-from controlplane.http.caller import Caller, From, Plane
+from controlplane.http.caller import Caller, From, Plane, Stands
 from controlplane.http.explained import explained
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import Duration, parse_duration
@@ -27,6 +27,8 @@ _LONGEST_WAIT: Final = 60.0
 _LOOK_EVERY: Final = 0.02  # seconds
 
 Id = Annotated[str, Field(pattern=r"^gr_[a-z2-7]{24}$")]
+EntitlementName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])]
 
 
 class _Body(BaseModel):
@@ -36,8 +38,8 @@ class _Body(BaseModel):
 class Ask(_Body):
     """What a workload asks for."""
 
-    entitlement: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
-    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])
+    entitlement: EntitlementName
+    task: TaskName
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
     ttl: Duration | None = None
@@ -79,17 +81,33 @@ def request_grant(
 
 @router.get("")
 def list_grants(
-    plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    plane: Plane,
+    who: Caller,
+    standing: Stands,
+    *,
+    entitlement: EntitlementName | None = None,
+    task: TaskName | None = None,
+    state: Annotated[list[State], Query(max_length=len(State))] = [],  # noqa: B006 # FastAPI copies what it fills
+    before: Id | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, JsonValue]:
-    """The caller's own grants, newest first."""
-    page = plane.show.page(who, before=GrantId(before) if before else None, limit=limit)
+    """The grants that the caller may see, newest first: his own; for responder, auditor and platform everybody's."""
+    page = plane.show.page(
+        who,
+        standing,
+        entitlement=entitlement,
+        task=TaskId(task) if task else None,
+        states=state,
+        before=GrantId(before) if before else None,
+        limit=limit,
+    )
     return {"grants": [grant_json(grant) for grant in page]}
 
 
 @router.get("/{id}")
-def show_grant(id: Id, plane: Plane, who: Caller) -> dict[str, JsonValue]:
-    """One of the caller's own grants, with its leases and its receipt."""
-    grant, leases = plane.show(who, GrantId(id))
+def show_grant(id: Id, plane: Plane, who: Caller, standing: Stands) -> dict[str, JsonValue]:
+    """A grant that the caller may see, with its leases and its receipt; any other is unknown."""
+    grant, leases = plane.show(who, GrantId(id), standing)
     return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases]}
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
+from controlplane.model.errors import NotAllowedError
 from controlplane.model.identity import IssuerName, VerifiedClaims
 from controlplane.model.matching import equals
 
@@ -23,6 +25,15 @@ class Standing:
 
     roles: frozenset[Role] = frozenset()
     groups: frozenset[str] = frozenset()
+
+    def must_be(self, *roles: Role) -> None:
+        """Nothing, where one of `roles` is among these. Raises: NotAllowedError: none is."""
+        if self.roles.isdisjoint(roles):
+            raise NotAllowedError(f"this takes the role {' or '.join(roles)}")
+
+
+NOBODY: Final = Standing()
+"""Whom no rule fits: every workload, as a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,13 @@ class InvalidRequestError(ControlPlaneError):
     hint = "Correct the field named above and ask again."
 
 
+class InvalidSelectionError(InvalidRequestError):
+    """A selection cannot be read; nothing was selected."""
+
+    code = "invalid-selection"
+    hint = "Write key=value, key!=value, key in (a, b), key or !key, with commas between them, or all."
+
+
 class NotAuthenticatedError(ControlPlaneError):
     """The bearer token proves nobody. Which check failed stands in the audit log only, so this is no oracle."""
 
@@ -64,11 +71,25 @@ class NotAllowedError(ControlPlaneError):
     hint = "Ask the platform team for the role named above."
 
 
+class OtherPersonNeededError(ControlPlaneError):
+    """The caller has the role, but this takes another person; nothing has changed."""
+
+    code, status, exit_status = "other-person-needed", HTTPStatus.FORBIDDEN, 3
+    hint = "Ask another responder to run the same command."
+
+
 class DeniedError(ControlPlaneError):
     """A decision said no; no credential was made. `reasons` tell which decision and why."""
 
     code, status, exit_status = "denied", HTTPStatus.FORBIDDEN, 3
     hint = "Each reason names the decision that failed; change the request or the entitlement, not the token."
+
+
+class FrozenError(DeniedError):
+    """A freeze selects what was asked for; no credential was made, or none reached anybody and it is being revoked."""
+
+    code, status = "frozen", HTTPStatus.LOCKED
+    hint = "Responders have stopped this for now: do not try again until they say so."
 
 
 class OverBudgetError(DeniedError):

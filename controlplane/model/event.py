@@ -29,6 +29,10 @@ class Kind(StrEnum):
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"
     GRANT_REVOKED = "grant.revoked"  # proved
+    SELECTION_FROZEN = "selection.frozen"
+    THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
+    SELECTION_THAWED = "selection.thawed"
+    AUDIT_READ = "audit.read"  # over HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,7 @@ class Why(StrEnum):
     EXPIRED = "expired"
     UNCLAIMED = "unclaimed"  # nobody opened the wrapping token in time
     INTERRUPTED = "interrupted"  # issuing did not come to its end; what it made is unknown
+    FROZEN = "frozen"  # a freeze came while it was being issued: its agent got nothing
     REFUSED = "refused"  # Vault said no to the login: nothing was made
 
 

@@ -71,11 +71,16 @@ class VerifiedClaims:
 
         A top-level claim whose own name contains `/` wins over the descent.
         """
-        if path in self.claims:
-            return self.claims[path]
-        value: JsonValue = dict(self.claims)
-        for part in path.split("/"):
-            if not isinstance(value, dict) or part not in value:
-                return None
-            value = value[part]
-        return value
+        return claim_at(self.claims, path)
+
+
+def claim_at(claims: Mapping[str, JsonValue], path: str) -> JsonValue:
+    """The claim at `path` of `claims`, as `VerifiedClaims.claim` finds it."""
+    if path in claims:
+        return claims[path]
+    value: JsonValue = dict(claims)
+    for part in path.split("/"):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane.model.freeze import Freeze
 from controlplane.model.grant import GrantId
 from controlplane.model.network import Address
 
@@ -27,11 +28,12 @@ class Situation:
 
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
     None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
-    None where nobody looked. A condition on what is None does not hold.
+    None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active.
     """
 
     at: datetime
     address: Address | None = None
     environment: str | None = None
     usage: Usage | None = None
+    freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None

@@ -118,6 +118,19 @@ class Shorthold:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")
 
+    def freeze(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
+        """`POST /v1/freezes`: `selection`, `message`, `reason` and `expires_in`; as a responder."""
+        body = {name: value for name, value in asked.items() if value is not None}
+        return self._call("freeze", "POST", "/v1/freezes", body)
+
+    def freezes(self, *, ended: bool = False) -> dict[str, Any]:
+        """`GET /v1/freezes`: the newest thousand that refuse now, or with `ended` of all."""
+        return self._call("freezes", "GET", f"/v1/freezes?limit=1000{'&ended=1' if ended else ''}")
+
+    def thaw(self, id: str, *, reason: str) -> dict[str, Any]:
+        """`POST /v1/freezes/{id}/thaw`. Where it freezes everything, it ends when another responder does the same."""
+        return self._call("freeze", "POST", f"/v1/freezes/{id}/thaw", {"reason": reason})
+
     def unwrap(
         self,
         vault_addr: str,

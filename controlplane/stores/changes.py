@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from controlplane.audit.chain import extend, is_sealed
 from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
+from controlplane.model.freeze import Freeze
 from controlplane.model.grant import TERMINAL, Grant, GrantId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
@@ -20,6 +21,7 @@ from controlplane.model.situation import Usage
 from controlplane.stores import reviews, rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
+from controlplane.stores.freezes import FreezeStatements
 from controlplane.stores.prepared import Prepared
 from controlplane.stores.schema import audit_head, events, grants, leases, tokens
 
@@ -41,6 +43,7 @@ class Statements:
         spent = insert_(tokens).on_conflict_do_nothing(index_elements=["issuer", "id"])
         self.spend = Prepared(spent, dialect)
         self.holder = Prepared(_HOLDER, dialect)
+        self.freezes = FreezeStatements(dialect)
         self.head = Prepared(_HEAD, dialect)
         self.append = Prepared(insert(events), dialect)
         self.move_head = Prepared(update(audit_head), dialect)
@@ -104,6 +107,24 @@ class Changes:
         """Save how a review was closed. Raises: LostRaceError: it is not open any more."""
         with self._step():
             reviews.close_review(self._connection, review)
+            self._events += events
+
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first."""
+        with self._step():
+            return self._say.freezes.active(self._connection, at)
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze. Raises: LostRaceError: its id was used before."""
+        with self._step():
+            self._say.freezes.add(self._connection, freeze)
+            self._events += events
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end. Raises: LostRaceError: it is not as `before` any more."""
+        with self._step():
+            if not self._say.freezes.thaw(self._connection, before, after):
+                raise LostRaceError(f"freeze {before.id} has changed meanwhile")
             self._events += events
 
     def append(self, *events: Event) -> None:

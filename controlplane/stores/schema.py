@@ -256,6 +256,30 @@ sink_cursors: Final = Table(
     _said("a_cursor_stands_in_the_chain", "seq >= 0"),
 )
 
+freezes: Final = Table(
+    "freezes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("selection", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("thaws", Text, nullable=False),
+    Column("thawed_at", Instant),
+    _said("a_freeze_expires_after_it_was_made", "expires_at IS NULL OR expires_at > created_at"),
+    _said("a_thawed_freeze_says_who_thawed_it", "thawed_at IS NULL OR thaws <> '[]'"),
+)
+Index("freezes_by_age", freezes.c.created_at, freezes.c.id)
+Index(
+    "freezes_that_may_be_active",
+    freezes.c.expires_at,
+    sqlite_where=freezes.c.thawed_at.is_(None),
+    postgresql_where=freezes.c.thawed_at.is_(None),
+)
+
 events: Final = Table(
     "events",
     metadata,

@@ -28,12 +28,13 @@ from sqlalchemy.exc import ArgumentError
 from controlplane.audit.chain import Unreadable, is_sealed
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.model.event import Head, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import WorkloadId
 from controlplane.model.lease import Lease, LeaseId
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
-from controlplane.stores import postgresql, reviews, rows, sqlite
+from controlplane.stores import freezes, postgresql, reviews, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.cursors import SqlCursors
 from controlplane.stores.faults import told
@@ -199,6 +200,23 @@ class SqlStore:
             return 0
         with self.writer.begin() as connection, told(self.writer.place):
             return connection.execute(_FORGET, {"now": now}).rowcount
+
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        return next(map(freezes.freeze, self._read(freezes.ITS, its_id=id)), None)
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first. A `before` that is no freeze is the end of the list."""
+        question, values = freezes.page(active_at=active_at, before=before, limit=limit)
+        return [freezes.freeze(row) for row in self._read(question, **values)]
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended that asked for freezes before. Raises: StoreUnavailableError."""
+        if self._reading.dialect.name == "postgresql":
+            with self.writer.begin() as connection, told(self.writer.place):
+                freezes.outlast(connection)
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""

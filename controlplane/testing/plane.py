@@ -11,6 +11,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Never, cast
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
 from controlplane.grants.explain import ExplainGrant
@@ -23,6 +24,9 @@ from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -33,11 +37,12 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Prober, Store, Transaction
+from controlplane.ports import Leases, Logins, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.outbox import Outbox
@@ -80,10 +85,17 @@ class Journal:
 class FakePlane:
     """One control plane that may grant `entitlements`, which are synced to its Vault. Time moves by `clock` only.
 
-    `assertions` are the task JWTs it signed. It has what `http.app.create_app` needs of a ControlPlane.
+    Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed. It has what
+    `http.app.create_app` needs of a ControlPlane.
     """
 
-    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        *entitlements: Compiled,
+        store: FakeStore | None = None,
+        environment: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.ids = CountingIds()
         self.journal = Journal()
@@ -124,7 +136,10 @@ class FakePlane:
             wake=self._wake,
         )
         situate = Situate(clock=self.clock, environment=environment)
-        self.explain = ExplainGrant(record=record, entitlements=self.entitlements, store=store_, situate=situate)
+        self.policy = policy or shipped_policy()
+        self.explain = ExplainGrant(
+            record=record, entitlements=self.entitlements, store=store_, situate=situate, policy=self.policy
+        )
         self.request = RequestGrant(
             clock=self.clock,
             ids=self.ids,
@@ -133,6 +148,7 @@ class FakePlane:
             engines=engines(),
             store=store_,
             situate=situate,
+            policy=self.policy,
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
@@ -140,6 +156,10 @@ class FakePlane:
         self.show = ShowGrant(store=store_)
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
         self.review = ReviewGrant(clock=self.clock, record=record, store=store_)
+        self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
+        self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
+        self.freezes = ListFreezes(clock=self.clock, store=store_)
+        self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,
             record=record,

@@ -10,6 +10,7 @@ from typing import Any
 from controlplane.audit.chain import GENESIS, extend, seal_head
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
@@ -34,6 +35,7 @@ class _State:
     links: list[Link] = field(default_factory=list[Link])
     tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
 
+    freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
     reviews: Reviews = field(default_factory=Reviews)
 
     def copy(self) -> "_State":
@@ -43,6 +45,7 @@ class _State:
             leases=dict(self.leases),
             links=list(self.links),
             tokens=dict(self.tokens),
+            freezes=dict(self.freezes),
             reviews=dict(self.reviews),
         )
 
@@ -203,6 +206,30 @@ class FakeStore:
                 del tokens[key]
             return len(over)
 
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        return self._seen().freezes.get(id)
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first. A `before` that is no freeze is the end of the list."""
+        now = self._seen().freezes
+        last = None if before is None else now.get(before)
+        if before is not None and last is None:
+            return []
+        found = [
+            freeze
+            for freeze in now.values()
+            if (active_at is None or freeze.active(active_at)) and (last is None or _made(freeze) < _made(last))
+        ]
+        return sorted(found, key=_made, reverse=True)[:limit]
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended: each has the whole store for itself."""
+        with self._writing():
+            self._up()
+
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""
         return [link for link in self._seen().links if link.seq > after][:limit]
@@ -320,6 +347,32 @@ class FakeChanges:
             reviews.close(self._draft.reviews, review)
             self._events += events
 
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first."""
+        with self._step():
+            return sorted((freeze for freeze in self._draft.freezes.values() if freeze.active(at)), key=_made)
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze."""
+        with self._step():
+            if freeze.id in self._draft.freezes:
+                raise LostRaceError("an id or an idempotency key was used before")
+            if freeze.expires_at is not None and freeze.expires_at <= freeze.created_at:
+                raise IllegalTransitionError("the store refuses: a freeze expires after it was made")
+            self._draft.freezes[freeze.id] = freeze
+            self._events += events
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end."""
+        with self._step():
+            old = self._draft.freezes.get(before.id)
+            if old is None or old.thaws != before.thaws or old.thawed_at is not None:
+                raise LostRaceError(f"freeze {before.id} has changed meanwhile")
+            if after.thawed_at is not None and not after.thaws:
+                raise IllegalTransitionError("the store refuses: a thawed freeze says who thawed it")
+            self._draft.freezes[before.id] = replace(old, thaws=after.thaws, thawed_at=after.thawed_at)
+            self._events += events
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         with self._step():
@@ -353,6 +406,10 @@ _ASKED = (
     *("idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
+
+
+def _made(freeze: Freeze) -> tuple[datetime, FreezeId]:
+    return freeze.created_at, freeze.id
 
 
 def _age(grant: Grant) -> tuple[datetime, GrantId]:

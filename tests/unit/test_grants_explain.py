@@ -40,6 +40,7 @@ def test_an_explanation_makes_nothing_but_its_audit_event() -> None:
         ("yes", "eligible"),
         ("yes", "in-context"),
         ("yes", "in-scope"),
+        ("yes", "policy-permits"),
         ("yes", "no-approval-needed"),
     ]
     assert plane.journal.steps == ["commit grant.explained"]
@@ -52,16 +53,16 @@ def test_an_explanation_makes_nothing_but_its_audit_event() -> None:
 @pytest.mark.parametrize(
     ("changes", "asked", "status", "expected"),
     [
-        ({}, {}, 201, ["yes", "yes", "yes", "yes"]),
-        (HIGH, {}, 202, ["yes", "yes", "yes", "wait"]),
-        ({"context": {"networks": ["11.0.0.0/8"]}}, {}, 403, ["yes", "no", "yes"]),
+        ({}, {}, 201, ["yes", "yes", "yes", "yes", "yes"]),
+        (HIGH, {}, 202, ["yes", "yes", "yes", "yes", "wait"]),
+        ({"context": {"networks": ["11.0.0.0/8"]}}, {}, 403, ["yes", "no", "yes", "yes"]),
         (
             {"context": {"networks": ["11.0.0.0/8", "10.0.0.0/8"], "environments": ["prod"]}},
             {"ttl": timedelta(hours=9)},
             403,
-            ["yes", "yes", "no", "no"],
+            ["yes", "yes", "no", "no", "yes"],
         ),
-        ({}, {"intent": "other"}, 403, ["yes", "yes", "no"]),
+        ({}, {"intent": "other"}, 403, ["yes", "yes", "no", "yes"]),
     ],
 )
 def test_every_yes_and_every_no_is_told_in_the_order_of_the_decisions(

@@ -32,6 +32,7 @@ from controlplane.model.situation import Situation
 from controlplane.testing.clock import START
 from controlplane.testing.entitlements import compiled_entitlement, entitlement
 from controlplane.testing.plane import AGENT, FakePlane
+from controlplane.testing.policies import shipped_policy
 
 ELIGIBLE = [{"issuer": "dev", "subject": {"glob": "repo:acme/*:ref:refs/heads/main"}}]
 OTHER = "repo:acme/other:ref:refs/heads/main"
@@ -291,7 +292,7 @@ def test_c19_p12_a_stranger_learns_of_no_review(plane: FakePlane) -> None:
 def test_c19_where_nobody_looked_for_reviews_the_answer_is_no() -> None:
     wanted = entitlement(break_glass=True)
     asked = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question", reason=WHY)
-    decision = decide(wanted, claims_of(AGENT), asked, Situation(at=START))
+    decision = decide(wanted, claims_of(AGENT), asked, Situation(at=START), shipped_policy())
     assert isinstance(decision, Deny)
     assert [why.code for why in decision.reasons] == ["review-unknown"]
 

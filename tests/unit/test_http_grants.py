@@ -50,7 +50,7 @@ def test_a_grant_is_answered_with_a_wrapping_token_and_no_credential(plane: Fake
     assert body["grant"]["reason"] == "who ordered?"
     assert body["expires_at"] == grant.expires_at.isoformat()
     assert [lease["scope"] for lease in body["leases"]] == ["orders"]
-    assert [why["decision"] for why in body["reasons"]] == ["eligibility", "context", "scope", "approval"]
+    assert [why["decision"] for why in body["reasons"]] == ["eligibility", "context", "scope", "policy", "approval"]
     for handle in (grant.accessor, grant.wrap_accessor):  # they end things: nobody's but ours
         assert str(handle) not in answer.text
 

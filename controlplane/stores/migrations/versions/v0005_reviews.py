@@ -1,10 +1,10 @@
-"""The fourth version: reviews of broken glass, and how far each sink was told of the audit chain."""
+"""The fifth version: reviews of broken glass, and how far each sink was told of the audit chain."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 _INSTANT = sa.String(27).with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
 _OPEN = sa.text("closed_at IS NULL")
