@@ -286,6 +286,10 @@ class Store(Protocol):
         """Give up a hold early. Repeating it, or a hold that ran out, changes nothing."""
         ...
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        ...
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before, some hundred at a time; how many. 0: none is left."""
         ...

@@ -22,11 +22,13 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
+from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
@@ -69,6 +71,7 @@ class ControlPlane:
     request: RequestGrant
     explain: ExplainGrant
     show: ShowGrant
+    who_could: WhoCould
     finish: FinishGrant
     watch: Watch
     approve: ApproveGrant
@@ -151,7 +154,7 @@ def wire(settings: Settings) -> ControlPlane:
         threads=settings.worker.threads,
         hold=settings.worker.hold,
     )
-    entitlements = Catalog(settings.roles, layout, clock)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -192,6 +195,7 @@ def wire(settings: Settings) -> ControlPlane:
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
+        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
@@ -239,10 +243,13 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:
-    known = {issuer.name for issuer in settings.issuers}
+    issuers = known(settings.issuers)
     for given in settings.access:
-        if given.issuer not in known:
+        if given.issuer not in issuers:
             raise ConfigurationError(f"access names the issuer {given.issuer}, which is none of issuers")
+        for path in (*given.claims, *([] if given.groups is None else [given.groups])):
+            if why := issuers[given.issuer].why_not(path):
+                raise ConfigurationError(f"access selects by {path} of the issuer {given.issuer}: {why}")
     return [given.rule for given in settings.access]
 
 

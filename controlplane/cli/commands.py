@@ -16,7 +16,7 @@ COMMANDS: Final = {
     "incident": "Freeze and thaw what may be granted.",
     "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
-    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema.",
+    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",
     "vault": "Set up mounts, policies and trust in Vault.",
 }
 """Every command with its line of help; each lives in the file of its name and is called like it."""

@@ -1,12 +1,13 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from controlplane.grants.asked import REMEMBERED, unusual
 from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
+from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
@@ -15,6 +16,7 @@ from controlplane.model.errors import (
     ConflictError,
     DeniedError,
     FrozenError,
+    KeyNeededError,
     LostRaceError,
     OverBudgetError,
     TokenReplayedError,
@@ -43,6 +45,7 @@ class RequestGrant:
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
+    replays: Rejections = field(default_factory=Rejections)
 
     def __call__(
         self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None, address: Address | None = None
@@ -53,11 +56,14 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            KeyNeededError: the caller's tokens are reusable, and the request has no key to be known again by.
             FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
+        if key is None and who.single_use is None:
+            raise KeyNeededError("tokens of this issuer can be used again: the request needs an Idempotency-Key")
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
         compiled = self.entitlements.get(asked.entitlement)
@@ -68,8 +74,7 @@ class RequestGrant:
                 return self._again(twin, asked)
             raise
         except TokenReplayedError:
-            with self.store.transaction() as tx:
-                tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
+            self._tell_replay(who, asked)
             raise
         if compiled is None or grant is None:
             raise refusal(asked.entitlement, decision)
@@ -144,6 +149,14 @@ class RequestGrant:
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
+
+    def _tell_replay(self, who: VerifiedClaims, asked: GrantRequest) -> None:
+        left_out = self.replays.admit(self.clock.now())
+        if left_out is None:
+            return
+        facts = told(asked, who, ()) | ({"left_out_before": left_out} if left_out else {})
+        with self.store.transaction() as tx:
+            tx.append(self.record(Kind.TOKEN_REPLAYED, **facts))
 
     def _unusual(self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled) -> tuple[str, ...]:
         """What approvers shall know of this wish; nothing where nobody is asked."""

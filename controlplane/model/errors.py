@@ -64,6 +64,16 @@ class TokenReplayedError(NotAuthenticatedError):
     hint = "Get a new token from your issuer, or repeat the same request with its Idempotency-Key."
 
 
+class KeyNeededError(ControlPlaneError):
+    """The issuer hands its tokens out again, so each request names itself by a key; nothing was decided or made.
+
+    Source: draft-ietf-httpapi-idempotency-key-header 2.7.
+    """
+
+    code, status = "idempotency-key-needed", HTTPStatus.BAD_REQUEST
+    hint = "Send an Idempotency-Key of your own choice, and the same one when you repeat the same request."
+
+
 class NotAllowedError(ControlPlaneError):
     """The caller is known but has no such role in the `access` settings."""
 
@@ -115,6 +125,12 @@ class NotFoundError(ControlPlaneError):
 
     code, status = "not-found", HTTPStatus.NOT_FOUND
     hint = "Check the id, and that the token is the one that asked for the grant."
+
+
+class NoEntitlementError(NotFoundError):
+    """No such entitlement, or none that this caller may know of."""
+
+    hint = "`GET /v1/entitlements` lists what this caller may ask for."
 
 
 class NotApprovedYetError(ControlPlaneError):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, cast
@@ -81,11 +82,11 @@ class Shorthold:
         self._http.clear()
 
     def request(self, asked: Mapping[str, str | None], *, key: str | None = None) -> dict[str, Any]:
-        """`POST /v1/grants`: the answer of 201 or 202 as it came.
+        """`POST /v1/grants`: the answer of 201 or 202 as it came. Without a `key` the call makes one of its own.
 
         Raises: AnsweredError: refused, with reasons; UnreachableError: unknown, ask again with the same `key`.
         """
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = {"Idempotency-Key": key or f"auto-{secrets.token_hex(16)}"}
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("grant", "POST", "/v1/grants", body, headers)
 

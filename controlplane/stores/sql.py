@@ -31,7 +31,7 @@ from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.model.event import Head, Link
 from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
-from controlplane.model.identity import WorkloadId
+from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease, LeaseId
 from controlplane.model.secret import Secret
 from controlplane.stores import approvals, freezes, postgresql, rows, sqlite
@@ -47,6 +47,7 @@ _GRANT = select(grants).where(grants.c.id == bindparam("its_id"))
 _ASKED = select(grants).where(
     grants.c.workload == bindparam("its_workload"), grants.c.idempotency_key == bindparam("key")
 )
+_SPENT = select(tokens.c.id).where(tokens.c.issuer == bindparam("its_issuer"), tokens.c.id == bindparam("its_id"))
 _LEASES = select(leases).where(leases.c.grant_id == bindparam("its_grant")).order_by(leases.c.number)
 _DUE = and_(
     grants.c.due_at <= bindparam("now"), or_(grants.c.held_until.is_(None), grants.c.held_until <= bindparam("now"))
@@ -197,6 +198,10 @@ class SqlStore:
         if self._read(_IS_HELD, **mine):
             with self.writer.begin() as connection, told(self.writer.place):
                 connection.execute(_RELEASE, mine)
+
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        return bool(self._read(_SPENT, its_issuer=token.issuer, its_id=token.id))
 
     def forget_tokens(self, now: datetime) -> int:
         """Forget some spent tokens that are refused anyway since `now` or longer; how many."""

@@ -27,9 +27,11 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
+from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.thaw import ThawFreeze
+from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -156,6 +158,12 @@ class FakePlane:
             settling=SETTLING,
         )
         self.show = ShowGrant(store=store_)
+        self.who_could = WhoCould(
+            clock=self.clock,
+            entitlements=self.entitlements,
+            engines=engines(),
+            issuers=known([self.issuer.configured.options]),
+        )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
         self.watch = Watch(
             clock=self.clock,

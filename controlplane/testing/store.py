@@ -197,6 +197,10 @@ class FakeStore:
             self._seen()
             self._holds.pop(grant, None)
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        return (token.issuer, token.id) in self._seen().tokens
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before; how many."""
         with self._writing():
