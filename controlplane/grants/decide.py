@@ -53,7 +53,9 @@ def decide(
         return Deny(
             reasons=(*stopped, *(found.reason for found in broken), *outside, *forbidden, *unreviewed),
             passed=yes,
-            over_budget=not (stopped or outside or forbidden or unreviewed) and all(found.budget for found in broken),
+            over_budget=ruling.permitted
+            and not (stopped or outside or unreviewed)
+            and all(found.budget for found in broken),
             retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
         )
     if entitlement.approval is not None and situation.waiting >= MOST_WAITING:
