@@ -178,6 +178,7 @@ def _policies(given: Path | None) -> Path:
 
 def _review(given: Path | None) -> tuple["Review", "Layout"]:
     from controlplane.engines import engines
+    from controlplane.model.access import Role
     from controlplane.settings import load
     from controlplane.sync.review import review
     from controlplane.world import SystemClock
@@ -186,7 +187,8 @@ def _review(given: Path | None) -> tuple["Review", "Layout"]:
     layout = settings.vault.layout
     issuers = frozenset(issuer.name for issuer in settings.issuers) or None
     today = SystemClock().now().date()
-    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers), layout
+    grouped = None if issuers is None else any(Role.APPROVER in rule.roles and rule.groups for rule in settings.access)
+    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers, grouped=grouped), layout
 
 
 def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:

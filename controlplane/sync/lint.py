@@ -11,7 +11,7 @@ from datetime import date
 from typing import Final
 
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Delivery, Glob, Revocability, Risk
+from controlplane.model.entitlement import Delivery, Glob, Revocability, Risk, matches
 from controlplane.model.plan import Layout
 from controlplane.sync.document import Path
 from controlplane.sync.load import Source
@@ -31,6 +31,8 @@ class Surroundings:
     today: date
     issuers: frozenset[str] | None = None
     """The names of the configured issuers; None where nobody knows them."""
+    grouped: bool | None = None
+    """Whether some access rule brings groups to approvers; None where nobody knows the rules."""
 
 
 Finding = tuple[Path, str]
@@ -179,12 +181,51 @@ def _unknown_issuer(source: Source, around: Surroundings) -> Iterator[Finding]:
             yield ("eligibility", place, "issuer"), f"the settings have no issuer {entry.issuer}, only: {known}"
 
 
+def _approver_is_requester(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A workload that agrees with itself; others like it still count as other people, and are none."""
+    del around
+    approval = source.entitlement.approval
+    for place, entry in enumerate(() if approval is None else approval.from_):
+        issuer, _, subject = entry.removeprefix("subject:").partition("/")
+        for asks in source.entitlement.eligibility if entry.startswith("subject:") else ():
+            if asks.issuer == issuer and matches(asks.subject, subject):
+                yield ("approval", "from", place), f"{subject} may ask for it, so it is no approver: name a person"
+
+
+def _quorum_out_of_reach(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    approval = source.entitlement.approval
+    if approval is None:
+        return
+    left = set(approval.from_) - set(approval.not_from)
+    if not any(entry.startswith("group:") for entry in left) and len(left) < approval.quorum:
+        yield (
+            ("approval", "quorum"),
+            f"{approval.quorum} have to agree, and only {len(left)} may: name more, or a group",
+        )
+
+
+def _nobody_in_group(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A warning only, as for an issuer: the settings may not be those of the control plane."""
+    approval = source.entitlement.approval
+    if approval is None or around.grouped is not False:
+        return
+    for place, entry in enumerate(approval.from_):
+        if entry.startswith("group:"):
+            yield (
+                ("approval", "from", place),
+                f"nobody can be in {entry}: no access rule for approvers says which claim lists groups (`groups`)",
+            )
+
+
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
     "star-in-exact-subject": _star_in_exact_subject,
     "expired-exception": _expired_exception,
     "unknown-rule": _unknown_rule,
+    "approver-is-requester": _approver_is_requester,
+    "quorum-out-of-reach": _quorum_out_of_reach,
 }
 """Rules that no exception lifts."""
 
@@ -202,5 +243,6 @@ ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,
     "network-of-everybody": _network_of_everybody,
     "unknown-issuer": _unknown_issuer,
+    "nobody-in-group": _nobody_in_group,
 }
 """Warnings."""

@@ -49,8 +49,10 @@ def review(
     *,
     today: date,
     issuers: frozenset[str] | None = None,
+    grouped: bool | None = None,
 ) -> Review:
-    """Look at every file of `directory`; `issuers` are the configured ones, where they are known.
+    """Look at every file of `directory`; `issuers` are the configured ones, where they are known,
+    and so is whether approvers are `grouped` by an access rule.
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """
@@ -60,6 +62,7 @@ def review(
         revocability={word: engine.revocability for word, engine in engines.items()},
         today=today,
         issuers=issuers,
+        grouped=grouped,
     )
     loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     problems = list(loaded.problems)

@@ -19,7 +19,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 REFUND = {"entitlement": "orders-refund", "task": "T-7", "intent": "issue-refund", "reason": "order 7 was paid twice"}
 AGENT = "repo:acme/refund-agent:ref:refs/heads/main"
-BOOK = "INSERT INTO billing.refunds (invoice_id, amount_cents, reason) VALUES (1, 100, 'paid twice')"
+BOOK = """
+INSERT INTO billing.refunds (invoice_id, amount_cents, reason)
+SELECT id, 100, 'paid twice' FROM billing.invoices LIMIT 1
+"""
 
 
 @pytest.fixture(scope="module")
