@@ -38,7 +38,7 @@ def sentence(event: Event) -> str:
         return canonical(body).decode()
 
 
-def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911 # a table: one line a kind
+def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0912 # a table: one line a kind
     match kind:
         case Kind.TOKEN_REJECTED:
             more = body.get("left_out_before")

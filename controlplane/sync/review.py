@@ -51,8 +51,9 @@ def review(
     issuers: frozenset[str] | None = None,
     grouped: bool | None = None,
 ) -> Review:
-    """Look at every file of `directory`; `issuers` are the configured ones, where they are known,
-    and so is whether approvers are `grouped` by an access rule.
+    """Look at every file of `directory`.
+
+    `issuers` are the configured ones, `grouped` is whether an access rule brings groups to approvers, where known.
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """

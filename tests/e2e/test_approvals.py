@@ -157,6 +157,8 @@ def test_p4_killed_between_approve_and_collect_nothing_is_lost_and_nothing_was_m
 ) -> None:
     wanted = asked(agent)
     ann.approve(wanted["grant"], wanted["digest"])
+    for client in (agent, ann):
+        client.close()  # a connection that is kept open keeps the port
     stage.kill_control_plane()
     stage.restart_control_plane()
     shown = agent.show(wanted["grant"])
