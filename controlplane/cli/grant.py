@@ -1,11 +1,11 @@
-"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve and deny those of others."""
+"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve, deny and review others'."""
 
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli import approval
+from controlplane.cli import approval, review
 from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.unwrapping import unwrapped, vault_settings
@@ -14,8 +14,8 @@ from controlplane.sdk.client import Shorthold
 if TYPE_CHECKING:
     from controlplane.cli.unwrapping import Vault
 
-PENDING, RESIDUAL = 4, 5
-"""Exit statuses: waiting for approval; something could not be verified gone."""
+DENIED, PENDING, RESIDUAL = 3, 4, 5
+"""Exit statuses: refused; waiting for approval; something could not be verified gone."""
 
 _WHY = ("decision", "says", "code", "detail")
 _OUTCOMES = {
@@ -23,7 +23,7 @@ _OUTCOMES = {
     "deny": "A request would be denied now.",
     "needs-approval": "A request would wait until people have agreed.",
 }
-_EXPLAINED = {"allow": 0, "deny": 3, "needs-approval": PENDING}
+_EXPLAINED = {"allow": 0, "deny": DENIED, "needs-approval": PENDING}
 _WAITING = frozenset({"pending", "approved"})
 _OPENS = frozenset({"wrapping_token", "credentials"})
 _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
@@ -31,7 +31,7 @@ _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
 
 @click.group()
 def grant() -> None:
-    """Request, explain, collect, show, list and finish grants; approve and deny those of others.
+    """Request, explain, collect, show, list and finish grants; approve, deny and review those of others.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
     nobody is exit status 3, as a denial is.
@@ -45,7 +45,7 @@ def grant() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (approval.pending, approval.approve, approval.deny):
+for command in (approval.pending, approval.approve, approval.deny, review.reviews, review.review):
     grant.add_command(command)
 
 
@@ -55,7 +55,9 @@ for command in (approval.pending, approval.approve, approval.deny):
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
-@click.option("--idempotency-key", default=None, help="Asking again with the same key makes no second grant.")
+@click.option(
+    "--idempotency-key", default=None, help="Asking again with the same key makes no second grant; a new one otherwise."
+)
 @click.option("--wait", is_flag=True, help="Where people have to agree: wait until they have, and collect it.")
 @click.option("--unwrap", is_flag=True, help="Open the wrapping token at Vault and print the credentials.")
 @output_option
@@ -124,7 +126,10 @@ def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: s
         answer = told(lambda: api.explain(asked))
     show(answer if output != "table" else answer["reasons"], output, columns=_WHY)
     say(_OUTCOMES[answer["decision"]])
-    sys.exit(_EXPLAINED[answer["decision"]])
+    spent = answer["decision"] != "deny" and answer.get("token_spent")
+    if spent:
+        say("But not with this token, which has asked for a grant before: get a new one from your issuer first.")
+    sys.exit(DENIED if spent else _EXPLAINED[answer["decision"]])
 
 
 @grant.command(name="show")

@@ -34,7 +34,7 @@ _prune_option = click.option(
 
 @click.group()
 def sync() -> None:
-    """Make Vault's roles equal the entitlements: lint, plan, apply, schema.
+    """Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.
 
     It needs the entitlements and a Vault token (BAO_TOKEN or VAULT_TOKEN), or the identity `vault.sync` of the
     settings. What is not under our prefix is never touched.
@@ -145,6 +145,34 @@ def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, out
 
 
 @sync.command()
+@click.argument("entitlement")
+@_roles_option
+@output_option
+def who(entitlement: str, directory: Path | None, output: str) -> None:
+    """Show who could have ENTITLEMENT, when, from where, how often and with whose approval.
+
+    It reads the document only: freezes, policies and what is used of its budgets are not looked at.
+    """
+    from controlplane.cli.who_view import flat
+    from controlplane.engines import engines
+    from controlplane.grants.who import prospect, told
+    from controlplane.issuers.trust.known import known
+    from controlplane.model.errors import BrokenEntitlementsError
+    from controlplane.settings import load
+    from controlplane.world import SystemClock
+
+    found, _ = _review(directory)
+    sound = {item.entitlement.name: item.entitlement for item in found.compiled}
+    if entitlement not in sound:
+        if wrong := [str(problem) for problem in found.errors if problem.file == f"{entitlement}.yaml"]:
+            raise BrokenEntitlementsError("\n  ".join([f"{entitlement} has errors:", *wrong]))
+        raise click.UsageError(f"there is no entitlement {entitlement}, only: {', '.join(sound) or 'none at all'}")
+    issuers = known(load().issuers) or None
+    data = told(prospect(sound[entitlement], engines(), at=SystemClock().now(), issuers=issuers))
+    show(flat(data) if output == "table" else data, output)
+
+
+@sync.command()
 @click.option("--write", is_flag=True, help="Write it beside the entitlements instead of printing it.")
 @_roles_option
 def schema(write: bool, directory: Path | None) -> None:
@@ -178,17 +206,23 @@ def _policies(given: Path | None) -> Path:
 
 def _review(given: Path | None) -> tuple["Review", "Layout"]:
     from controlplane.engines import engines
-    from controlplane.model.access import Role
+    from controlplane.issuers.trust.known import known
     from controlplane.settings import load
     from controlplane.sync.review import review
     from controlplane.world import SystemClock
 
     settings = load()
     layout = settings.vault.layout
-    issuers = frozenset(issuer.name for issuer in settings.issuers) or None
-    today = SystemClock().now().date()
-    grouped = None if issuers is None else any(Role.APPROVER in rule.roles and rule.groups for rule in settings.access)
-    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers, grouped=grouped), layout
+    here = bool(settings.issuers)  # elsewhere nobody has the settings of the control plane
+    found = review(
+        given or settings.roles,
+        layout,
+        engines(),
+        today=SystemClock().now().date(),
+        issuers=known(settings.issuers) if here else None,
+        access=[rule.rule for rule in settings.access] if here else None,
+    )
+    return found, layout
 
 
 def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:

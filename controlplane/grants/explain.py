@@ -14,6 +14,14 @@ from controlplane.ports import Entitlements, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would be decided. `spent`: the token asked for a grant before, so that a request would be refused anyway."""
+
+    decision: Decision
+    spent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainGrant:
     """The same decision as a request gets, in the same order, from the same facts."""
 
@@ -23,7 +31,7 @@ class ExplainGrant:
     situate: Situate
     policy: Policy
 
-    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, address: Address | None = None) -> Decision:
+    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, address: Address | None = None) -> Explanation:
         """The decision with every yes and every no; no budget is spent by asking.
 
         Only the audit log keeps that it was asked for: whoever tries out what he may do is seen doing it. A
@@ -36,4 +44,4 @@ class ExplainGrant:
             decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             tx.append(self.record(Kind.GRANT_EXPLAINED, **facts, outcome=decision.outcome))
-        return decision
+        return Explanation(decision=decision, spent=who.single_use is not None and self.store.spent(who.single_use))

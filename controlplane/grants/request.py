@@ -1,12 +1,15 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+import structlog
 
 from controlplane.grants.asked import REMEMBERED, unusual
 from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
+from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
@@ -15,6 +18,7 @@ from controlplane.model.errors import (
     ConflictError,
     DeniedError,
     FrozenError,
+    KeyNeededError,
     LostRaceError,
     OverBudgetError,
     TokenReplayedError,
@@ -25,7 +29,10 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
+from controlplane.model.review import opened
 from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,7 @@ class RequestGrant:
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
+    replays: Rejections = field(default_factory=Rejections)
 
     def __call__(
         self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None, address: Address | None = None
@@ -53,11 +61,14 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            KeyNeededError: the caller's tokens are reusable, and the request has no key to be known again by.
             FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
+        if key is None and who.single_use is None:
+            raise KeyNeededError("tokens of this issuer can be used again: the request needs an Idempotency-Key")
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
         compiled = self.entitlements.get(asked.entitlement)
@@ -68,11 +79,13 @@ class RequestGrant:
                 return self._again(twin, asked)
             raise
         except TokenReplayedError:
-            with self.store.transaction() as tx:
-                tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
+            self._tell_replay(who, asked)
             raise
         if compiled is None or grant is None:
             raise refusal(asked.entitlement, decision)
+        if compiled.entitlement.break_glass:
+            said = {"issuer": grant.issuer, "subject": grant.subject, "task": grant.task, "intent": grant.intent}
+            log.warning("glass_broken", grant=grant.id, entitlement=grant.entitlement, **said)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
         return self.issue(grant, compiled, decision.reasons, who)
@@ -101,6 +114,9 @@ class RequestGrant:
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             wanted = self._wanted(grant, compiled)
             tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
+            if compiled.entitlement.break_glass:
+                review = opened(grant.id, who, at=grant.requested_at)
+                tx.open_review(review, self.record(Kind.GLASS_BROKEN, grant.id, **facts, revision=grant.revision))
             if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
                 tx.spend(who.single_use, grant.id)
             return decision, grant
@@ -144,6 +160,14 @@ class RequestGrant:
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
+
+    def _tell_replay(self, who: VerifiedClaims, asked: GrantRequest) -> None:
+        left_out = self.replays.admit(self.clock.now())
+        if left_out is None:
+            return
+        facts = told(asked, who, ()) | ({"left_out_before": left_out} if left_out else {})
+        with self.store.transaction() as tx:
+            tx.append(self.record(Kind.TOKEN_REPLAYED, **facts))
 
     def _unusual(self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled) -> tuple[str, ...]:
         """What approvers shall know of this wish; nothing where nobody is asked."""

@@ -64,6 +64,16 @@ class TokenReplayedError(NotAuthenticatedError):
     hint = "Get a new token from your issuer, or repeat the same request with its Idempotency-Key."
 
 
+class KeyNeededError(ControlPlaneError):
+    """The issuer hands its tokens out again, so each request names itself by a key; nothing was decided or made.
+
+    Source: draft-ietf-httpapi-idempotency-key-header 2.7.
+    """
+
+    code, status = "idempotency-key-needed", HTTPStatus.BAD_REQUEST
+    hint = "Send an Idempotency-Key of your own choice, and the same one when you repeat the same request."
+
+
 class NotAllowedError(ControlPlaneError):
     """The caller is known but has no such role in the `access` settings."""
 
@@ -117,6 +127,12 @@ class NotFoundError(ControlPlaneError):
     hint = "Check the id, and that the token is the one that asked for the grant."
 
 
+class NoEntitlementError(NotFoundError):
+    """No such entitlement, or none that this caller may know of."""
+
+    hint = "`GET /v1/entitlements` lists what this caller may ask for."
+
+
 class NotApprovedYetError(ControlPlaneError):
     """The grant waits for people to agree; nothing has been made."""
 
@@ -164,6 +180,27 @@ class LostRaceError(ControlPlaneError):
 
     code, status = "lost-race", HTTPStatus.CONFLICT
     hint = "Look at the grant again; the other move stands."
+
+
+class ReviewedError(ControlPlaneError):
+    """Somebody has closed this review before; his note stands."""
+
+    code, status = "already-reviewed", HTTPStatus.CONFLICT
+    hint = "Nothing is left to do; the audit log has the note."
+
+
+class NotEndedError(ControlPlaneError):
+    """The grant has not ended, and a review covers all of it; the review stays open."""
+
+    code, status = "not-ended", HTTPStatus.CONFLICT
+    hint = "Wait until the grant is revoked, or have it finished; then look at all that was done with it."
+
+
+class OwnReviewError(ControlPlaneError):
+    """Nobody reviews what he did himself, under whichever of his identities."""
+
+    code, status = "own-review", HTTPStatus.CONFLICT
+    hint = "Somebody else with the role approver or responder closes it."
 
 
 class NotSyncedError(ControlPlaneError):
@@ -218,6 +255,13 @@ class TargetUnavailableError(ControlPlaneError):
 
     code, status, exit_status = "target-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
     hint = "The worker asks again by itself until the target answers."
+
+
+class SinkUnavailableError(ControlPlaneError):
+    """A sink did not take an audit event; it is told again, and nothing else waits for it."""
+
+    code, status, exit_status = "sink-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "The outbox tries again by itself; see that the receiver runs and answers 2xx."
 
 
 class AuditBrokenError(ControlPlaneError):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, cast
@@ -81,11 +82,11 @@ class Shorthold:
         self._http.clear()
 
     def request(self, asked: Mapping[str, str | None], *, key: str | None = None) -> dict[str, Any]:
-        """`POST /v1/grants`: the answer of 201 or 202 as it came.
+        """`POST /v1/grants`: the answer of 201 or 202 as it came. Without a `key` the call makes one of its own.
 
         Raises: AnsweredError: refused, with reasons; UnreachableError: unknown, ask again with the same `key`.
         """
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = {"Idempotency-Key": key or f"auto-{secrets.token_hex(16)}"}
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("grant", "POST", "/v1/grants", body, headers)
 
@@ -136,6 +137,15 @@ class Shorthold:
     def finish(self, id: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
         return self._call("grant", "POST", f"/v1/grants/{id}/finish{_waiting(wait)}", {"outcome": outcome})
+
+    def reviews(self, *, after: str | None = None) -> dict[str, Any]:
+        """`GET /v1/reviews`: a hundred open ones, oldest first, those after that of the grant `after`."""
+        query = f"?{urlencode({'after': after})}" if after else ""
+        return self._call("reviews", "GET", f"/v1/reviews{query}")
+
+    def review(self, id: str, note: str) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/review`: close the review of somebody else's break-glass grant."""
+        return self._call("review", "POST", f"/v1/grants/{id}/review", {"note": note})
 
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""

@@ -260,6 +260,14 @@ def test_j40_a_token_is_spent_once_and_a_second_grant_is_not_added(store: Store)
     spend(store, sample_grant(4), token(issuer="other"))
 
 
+def test_c14_a_token_is_known_to_be_spent_and_another_is_not(store: Store) -> None:
+    assert not store.spent(token())
+    spend(store, sample_grant(1), token())
+    assert store.spent(token())
+    assert not store.spent(token("jti:2"))
+    assert not store.spent(token(issuer="other"))
+
+
 def test_a_token_is_spent_on_a_grant_that_is_there_or_not_at_all(store: Store) -> None:
     with pytest.raises(LostRaceError), store.transaction() as tx:
         tx.spend(token(), sample_grant(1).id)

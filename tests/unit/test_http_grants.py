@@ -167,6 +167,17 @@ def test_whatever_is_wrong_with_a_token_the_caller_is_told_the_same(plane: FakeP
     assert len(set(reasons)) == len(tokens)  # the audit log knows which check failed
 
 
+@pytest.mark.parametrize("name", ["Host", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Original-URL", "Forwarded"])
+def test_j38_no_header_moves_the_audience_or_the_issuer(plane: FakePlane, http: Http, name: str) -> None:
+    said, url = {name: "elsewhere.example"}, "https://elsewhere.example"
+    foreign: tuple[dict[str, Any], ...] = ({"aud": "elsewhere.example"}, {"aud": url}, {"iss": url})
+    for others in foreign:
+        token = plane.issuer.mint(AGENT, **others).reveal()
+        answer = http(plane, "POST", "/v1/grants", json=WISH, headers={**said, "Authorization": f"Bearer {token}"})
+        problem(answer, 401, "not-authenticated")
+    assert http(plane, "POST", "/v1/grants", json=WISH, headers={**said, **bearer(plane)}).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/grants/{}"), ("POST", "/v1/grants/{}/finish"), ("GET", "/v1/grants?before={}")]
 )
