@@ -50,6 +50,14 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0
             return f"{_asked(body)}: {', '.join(str(why['code']) for why in reasons)}"
         case Kind.GRANT_EXPLAINED:
             return f"{_asked(body)}: {body['outcome']}"
+        case Kind.APPROVAL_GIVEN:
+            return f"by {body['issuer']} {body['subject']}, of {body['quorum']} that are needed"
+        case Kind.GRANT_APPROVED:
+            given = cast("list[Mapping[str, JsonValue]]", body["approvals"])
+            less = [str(body["ttl"])] if body.get("ttl") else []
+            return ", ".join([*(f"by {one['issuer']} {one['subject']}" for one in given), *less])
+        case Kind.GRANT_DENIED:
+            return f"by {body['issuer']} {body['subject']}: {body['reason']}"
         case Kind.TASK_TOKEN_ISSUED:
             return f"accessor {body['accessor']}"
         case Kind.LEASE_ISSUED:

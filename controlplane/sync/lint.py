@@ -11,7 +11,7 @@ from typing import Final
 
 from controlplane.model.access import AccessRule
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Delivery, Revocability
+from controlplane.model.entitlement import Delivery, Revocability, matches
 from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Layout
 from controlplane.sync import trusted
@@ -173,12 +173,38 @@ def _network_of_everybody(source: Source, around: Surroundings) -> Iterator[Find
             yield ("context", "networks", place), f"{network} is every address there is: name the networks closer"
 
 
+def _approver_is_requester(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A workload that agrees with itself; others like it still count as other people, and are none."""
+    del around
+    approval = source.entitlement.approval
+    for place, entry in enumerate(() if approval is None else approval.from_):
+        issuer, _, subject = entry.removeprefix("subject:").partition("/")
+        for asks in source.entitlement.eligibility if entry.startswith("subject:") else ():
+            if asks.issuer == issuer and matches(asks.subject, subject):
+                yield ("approval", "from", place), f"{subject} may ask for it, so it is no approver: name a person"
+
+
+def _quorum_out_of_reach(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    approval = source.entitlement.approval
+    if approval is None:
+        return
+    left = set(approval.from_) - set(approval.not_from)
+    if not any(entry.startswith("group:") for entry in left) and len(left) < approval.quorum:
+        yield (
+            ("approval", "quorum"),
+            f"{approval.quorum} have to agree, and only {len(left)} may: name more, or a group",
+        )
+
+
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
     "star-in-exact-subject": _star_in_exact_subject,
     "expired-exception": _expired_exception,
     "unknown-rule": _unknown_rule,
+    "approver-is-requester": _approver_is_requester,
+    "quorum-out-of-reach": _quorum_out_of_reach,
 }
 """Rules that no exception lifts."""
 

@@ -19,7 +19,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 REFUND = {"entitlement": "orders-refund", "task": "T-7", "intent": "issue-refund", "reason": "order 7 was paid twice"}
 AGENT = "repo:acme/refund-agent:ref:refs/heads/main"
-BOOK = "INSERT INTO billing.refunds (invoice_id, amount_cents, reason) VALUES (1, 100, 'paid twice')"
+BOOK = """
+INSERT INTO billing.refunds (invoice_id, amount_cents, reason)
+SELECT id, 100, 'paid twice' FROM billing.invoices LIMIT 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,8 @@ def test_p4_killed_between_approve_and_collect_nothing_is_lost_and_nothing_was_m
 ) -> None:
     wanted = asked(agent)
     ann.approve(wanted["grant"], wanted["digest"])
+    for client in (agent, ann):
+        client.close()  # a connection that is kept open keeps the port
     stage.kill_control_plane()
     stage.restart_control_plane()
     shown = agent.show(wanted["grant"])

@@ -200,3 +200,23 @@ def test_tiers_that_cannot_be_understood_stop_everything(tmp_path: Path, text: s
     (tmp_path / FILE).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigurationError, match=r"tiers\.toml"):
         load_tiers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("approval", "rule"),
+    [
+        ("{quorum: 1, from: ['subject:dev/agent']}", "approver-is-requester"),
+        ("{quorum: 1, from: ['group:x', 'subject:dev/agent']}", "approver-is-requester"),
+        ("{quorum: 2, from: ['subject:dev/ann']}", "quorum-out-of-reach"),
+        (
+            "{quorum: 2, from: ['subject:dev/ann', 'subject:dev/eve'], not_from: ['subject:dev/eve']}",
+            "quorum-out-of-reach",
+        ),
+        ("{quorum: 2, from: ['subject:dev/ann', 'subject:dev/eve']}", None),
+        ("{quorum: 5, from: ['group:x']}", None),
+        ("{quorum: 1, from: ['subject:other/agent']}", None),
+    ],
+)
+def test_y24_who_must_agree_can_and_is_not_who_asks(tmp_path: Path, approval: str, rule: str | None) -> None:
+    problems = linted(tmp_path, SOUND.replace("risk: low", f"risk: high\napproval: {approval}"))
+    assert [(problem.rule, problem.severity) for problem in problems] == ([(rule, Severity.ERROR)] if rule else [])
