@@ -182,6 +182,13 @@ class LostRaceError(ControlPlaneError):
     hint = "Look at the grant again; the other move stands."
 
 
+class ClockOffError(ControlPlaneError):
+    """This machine's clock differs too far from Vault's: no grant is made by it, and what is open is ended as ever."""
+
+    code, status, exit_status = "clock-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Set the clock of this machine, or of Vault's, by a time server; it is looked at again twice a minute."
+
+
 class NotSyncedError(ControlPlaneError):
     """Vault does not have this entitlement's roles as they stand in the files; no credential was made."""
 
