@@ -28,6 +28,7 @@ GET  /v1/grants                       401 401     401   200   200    200      20
 GET  /v1/grants/{id}                  401 401     401   200   404    200      404       200      200     200
 POST /v1/grants/{id}/finish           401 401     401   202   404    202      404       404      404     404
 GET  /v1/entitlements                 401 401     401   200   200    200      200       200      200     200
+GET  /v1/entitlements/{name}          401 401     401   200   404    200      404       404      200     404
 POST /v1/freezes                      401 401     401   403   403    403      403       201      403     403
 GET  /v1/freezes                      401 401     401   403   403    403      403       200      200     200
 POST /v1/freezes/{id}/thaw            401 401     401   403   403    403      403       200      403     403
@@ -91,7 +92,8 @@ class Scene:
 
     def path(self, path: str) -> str:
         """The path of this scene's own things."""
-        return path.replace("{id}", self.freeze if path.startswith("/v1/freezes") else self.grant.id)
+        named = path.replace("{name}", "orders-read")
+        return named.replace("{id}", self.freeze if path.startswith("/v1/freezes") else self.grant.id)
 
 
 @pytest.fixture
