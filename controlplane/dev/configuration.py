@@ -45,7 +45,7 @@ def write_configuration(
             "broker": _identity(layout, keys, "broker"),
             "sync": _identity(layout, keys, "sync"),
         },
-        "issuers": [{"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE], "person": "email"}],
+        "issuers": [{"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE]}],
         "targets": {
             CONNECTION: {
                 "kind": "postgresql",

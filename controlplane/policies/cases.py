@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PlainValidator, ValidationError
 
 from controlplane.model.canonical import canonical
 from controlplane.model.decision import Ruling
@@ -56,7 +56,7 @@ class Given(_Part):
     ttl: Duration | None = None
     at: AwareDatetime = _MONDAY
     environment: Name | None = None
-    address: Annotated[Address, BeforeValidator(_address)] | None = None
+    address: Annotated[Address, PlainValidator(_address)] | None = None
 
 
 class Decided(StrEnum):

@@ -94,7 +94,7 @@ class CedarPolicy:
             "resource": {"type": "Entitlement", "id": entitlement.name},
             "context": facts.context(entitlement, asked, situation),
         }
-        delta = facts.principal(who)
+        delta = facts.principal(who, applied.tags)
         entities = known.with_added_json_str(delta, schema())  # pyright: ignore[reportUnknownMemberType] # its stub says only dict
         return is_authorized(request, applied.set, entities, schema())
 

@@ -17,12 +17,12 @@ def principal_id(who: VerifiedClaims) -> str:
     return f"{who.issuer} {who.subject}"
 
 
-def principal(who: VerifiedClaims) -> str:
-    """The workload as an entity."""
+def principal(who: VerifiedClaims, tags: frozenset[str] | None = None) -> str:
+    """The workload as an entity, with those of its claims that `tags` names: others would only be parsed in vain."""
     attributes: dict[str, JsonValue] = {"issuer": who.issuer, "subject": who.subject}
     if who.person is not None:
         attributes["person"] = who.person
-    return _entity("Workload", principal_id(who), attributes, _claims(who))
+    return _entity("Workload", principal_id(who), attributes, _claims(who, tags))
 
 
 def resource(entitlement: Entitlement) -> str:
@@ -65,11 +65,11 @@ def _entity(type: str, id: str, attributes: dict[str, JsonValue], tags: JsonValu
     return json.dumps([{"uid": {"type": type, "id": id}, "attrs": attributes, "parents": [], "tags": tags}])
 
 
-def _claims(who: VerifiedClaims) -> dict[str, JsonValue]:
+def _claims(who: VerifiedClaims, tags: frozenset[str] | None) -> dict[str, JsonValue]:
     """Each claim as the texts it holds; one within another by its path, unless a claim's own name is that path."""
     found: dict[str, JsonValue] = {}
     _flatten("", dict(who.claims), found)
-    return found
+    return found if tags is None else {name: found[name] for name in tags if name in found}
 
 
 def _flatten(path: str, claims: dict[str, JsonValue], found: dict[str, JsonValue]) -> None:

@@ -40,6 +40,8 @@ class Applied:
     reasons: Mapping[str, str]
     ids: Mapping[str, str]
     """The `@id` by the name that Cedar gives a policy."""
+    tags: frozenset[str] | None
+    """The names of the tags that they read, None where one of them computes a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,9 @@ def _applied(sources: Iterable[Source]) -> Applied:
     parsed = PolicySet.from_str("\n".join(each.text for each in every))
     named = {name: policy.annotations["id"] for name, policy in parsed.to_pst().static_policies.items()}
     assert sorted(named.values()) == sorted(each.id for each in every)  # noqa: S101 # or a policy would be left out
-    return Applied(set=parsed, reasons={each.id: each.reason for each in every}, ids=named)
+    known = [each.tags for each in every if each.tags is not None]
+    tags = frozenset[str]().union(*known) if len(known) == len(every) else None
+    return Applied(set=parsed, reasons={each.id: each.reason for each in every}, ids=named, tags=tags)
 
 
 def _unknown_folder(name: str) -> Problem:

@@ -5,10 +5,10 @@ semicolon ends a policy and nothing else. If that should ever be otherwise, a pa
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from cedarpy import (
     PolicySet,
@@ -33,12 +33,13 @@ _MOST: Final = 1500  # characters of one policy, not counting strings, comments 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One sound policy, and where it begins."""
+    """One sound policy, and where it begins. `tags` are the names of those it reads, None where it computes one."""
 
     id: str
     reason: str
     text: str
     place: Place
+    tags: frozenset[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,9 @@ def _statement(place: Place, text: str) -> Iterator[Statement | Finding]:
     yield from (Finding(place=place, rule=rule, message=message) for rule, message in wrong)
     if not wrong:
         id, reason = policy.annotations["id"], policy.annotations["reason"]
-        yield Statement(id=id, reason=reason, text=text, place=place)
+        read = {name.value if isinstance(name, pst.StringLit) else None for name in _tags(policy)}
+        tags = None if None in read else frozenset(name for name in read if name is not None)
+        yield Statement(id=id, reason=reason, text=text, place=place, tags=tags)
 
 
 def _annotations(policy: pst.Template) -> Iterator[tuple[str, str]]:
@@ -137,6 +140,22 @@ def _said(error: object) -> str:
     """Cedar's words in one line, without its own number for the policy: a text has one policy here."""
     words = re.sub(r"for policy `policy0`[,:] ", "", str(error))
     return " ".join(words.split())[:_LONGEST]
+
+
+def _tags(node: object) -> Iterator[object]:
+    """The names of the tags that are read somewhere in `node`, as expressions."""
+    match node:
+        case pst.BinaryOp(op="get_tag" | "has_tag"):
+            yield node.right
+            yield from _tags(node.left)
+            yield from _tags(node.right)
+        case tuple() | dict():
+            parts = cast("Iterable[object]", node.values() if isinstance(node, dict) else node)
+            yield from (name for part in parts for name in _tags(part))
+        case _ if is_dataclass(node):
+            yield from (name for part in fields(node) for name in _tags(getattr(node, part.name)))
+        case _:
+            return
 
 
 def _unconditional(policy: pst.Template) -> bool:
