@@ -44,6 +44,14 @@ class Clock(Protocol):
         ...
 
 
+class Skew(Protocol):
+    """How far our clock is from the one by which credentials end."""
+
+    def __call__(self) -> timedelta | None:
+        """How far ahead ours is, negative where it is behind; None where nobody knows. Never raises."""
+        ...
+
+
 class Ids(Protocol):
     """Names that nobody can guess and nobody used before."""
 

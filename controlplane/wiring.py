@@ -18,7 +18,7 @@ from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
-from controlplane.grants.request import RequestGrant
+from controlplane.grants.request import RequestGrant, in_step
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
@@ -45,7 +45,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
-from controlplane.ports import Entitlements, Prober, Roles
+from controlplane.ports import Entitlements, Prober, Roles, Skew
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
@@ -59,6 +59,7 @@ from controlplane.vault.logins import VaultLogins
 from controlplane.vault.prober import prober_role
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
+from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
@@ -97,12 +98,14 @@ class ControlPlane:
     store: SqlStore
     vault: VaultClient
     session: JwtSession
+    skew: Skew
     postgresql: PostgresqlProber
 
     def missing(self) -> Mapping[str, str]:
         """What stands in the way of a grant now, and why; empty when nothing does."""
         found: dict[str, str] = {}
-        for what, check in (("vault", self._ask_vault), ("store", self.store.head)):
+        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.skew)))
+        for what, check in checks:
             try:
                 check()
             except ControlPlaneError as error:
@@ -188,6 +191,7 @@ def wire(settings: Settings) -> ControlPlane:
     ]
     situate = Situate(clock=clock, environment=settings.environment)
     policy = CedarPolicy(settings.policies_directory)
+    skew = VaultSkew(broker.transport, clock)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -199,6 +203,7 @@ def wire(settings: Settings) -> ControlPlane:
         policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
+        skew=skew,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
     access = _access(settings)
@@ -231,6 +236,7 @@ def wire(settings: Settings) -> ControlPlane:
             issue=issue,
             issuing_within=request.issuing_within,
             settling=request.settling,
+            skew=skew,
         ),
         review=ReviewGrant(clock=clock, record=record, store=store),
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
@@ -247,6 +253,7 @@ def wire(settings: Settings) -> ControlPlane:
         store=store,
         vault=broker,
         session=session,
+        skew=skew,
         postgresql=postgresql,
     )
 

@@ -8,7 +8,7 @@ from controlplane.grants.approve import said, terms
 from controlplane.grants.asked import granted_scopes, narrowed
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
-from controlplane.grants.request import refusal, told
+from controlplane.grants.request import in_step, refusal, told
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
 from controlplane.model.approval import GivenApproval
@@ -21,7 +21,7 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Policy, Recorder, Store
+from controlplane.ports import Clock, Engine, Policy, Recorder, Skew, Store
 
 _TRIES = 5
 
@@ -40,6 +40,7 @@ class CollectGrant:
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
+    skew: Skew
 
     def __call__(self, who: VerifiedClaims, id: GrantId, *, address: Address | None = None) -> Delivered:
         """Issue what was approved, as it was approved. Any valid token of the workload will do.
@@ -50,6 +51,7 @@ class CollectGrant:
             LapsedError: too late, or what was approved is not so any more; DeniedError: somebody said no.
             IllegalTransitionError: it was collected before.
             DeniedError, OverBudgetError, FrozenError: a decision says no now; the grant stays approved.
+            ClockOffError: no deadline that this machine reckons could be relied on; the grant stays approved.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         for left in reversed(range(_TRIES)):
@@ -74,6 +76,7 @@ class CollectGrant:
         if grant.state is State.PENDING:
             raise NotApprovedYetError(f"grant {id} waits for approval until {grant.expires_at.isoformat()}")
         compiled, approvals = self._approved(grant)
+        in_step(self.skew)
         decision, issuing = self._decide(who, grant, compiled, approvals, address)
         if issuing is None:
             raise refusal(grant.entitlement, decision)

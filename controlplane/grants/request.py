@@ -15,6 +15,7 @@ from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.errors import (
+    ClockOffError,
     ConflictError,
     DeniedError,
     FrozenError,
@@ -30,7 +31,10 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import opened
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Skew, Store
+
+MAX_SKEW = timedelta(seconds=30)
+"""As far as issuers' tokens may be off; Vault itself takes no task JWT that is much further off."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -50,6 +54,7 @@ class RequestGrant:
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
+    skew: Skew
     replays: Rejections = field(default_factory=Rejections)
 
     def __call__(
@@ -63,6 +68,7 @@ class RequestGrant:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
             KeyNeededError: the caller's tokens are reusable, and the request has no key to be known again by.
             FrozenError: a freeze did, before or while it was being issued.
+            ClockOffError: no deadline that this machine reckons could be relied on.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
@@ -71,6 +77,7 @@ class RequestGrant:
             raise KeyNeededError("tokens of this issuer can be used again: the request needs an Idempotency-Key")
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
+        in_step(self.skew)
         compiled = self.entitlements.get(asked.entitlement)
         try:
             decision, grant = self._decide(who, asked, compiled, key=key, address=address)
@@ -189,6 +196,14 @@ class RequestGrant:
         if grant.request_digest != asked.digest:
             raise ConflictError("this Idempotency-Key was used for another request")
         return Delivered(grant=grant, leases=tuple(self.store.leases(grant.id)), reasons=())
+
+
+def in_step(skew: Skew) -> None:
+    """Raises: ClockOffError: our clock is so far from Vault's that deadlines and tokens would be misjudged."""
+    ahead = skew()
+    if ahead is not None and abs(ahead) > MAX_SKEW:
+        way = "ahead of" if ahead > timedelta(0) else "behind"
+        raise ClockOffError(f"this machine's clock is {abs(ahead).total_seconds():.0f} s {way} Vault's")
 
 
 def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) -> dict[str, JsonValue]:

@@ -203,6 +203,13 @@ class OwnReviewError(ControlPlaneError):
     hint = "Somebody else with the role approver or responder closes it."
 
 
+class ClockOffError(ControlPlaneError):
+    """This machine's clock differs too far from Vault's: no grant is made by it, and what is open is ended as ever."""
+
+    code, status, exit_status = "clock-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Set the clock of this machine, or of Vault's, by a time server; it is looked at again twice a minute."
+
+
 class NotSyncedError(ControlPlaneError):
     """Vault does not have this entitlement's roles as they stand in the files; no credential was made."""
 

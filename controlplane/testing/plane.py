@@ -91,8 +91,8 @@ class Journal:
 class FakePlane:
     """One control plane that may grant `entitlements`, which are synced to its Vault. Time moves by `clock` only.
 
-    Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed. It has what
-    `http.app.create_app` needs of a ControlPlane.
+    Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed, `ahead`
+    is how far its clock is ahead of Vault's. It has what `http.app.create_app` needs of a ControlPlane.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class FakePlane:
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
         self.assertions: list[Secret] = []
         self.woken = 0
+        self.ahead: timedelta | None = timedelta(0)
         self._tokens = itertools.count(1)
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
         self.unready: Mapping[str, str] = {}
@@ -158,6 +159,7 @@ class FakePlane:
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
+            skew=lambda: self.ahead,
         )
         self.show = ShowGrant(store=store_)
         self.who_could = WhoCould(
@@ -188,6 +190,7 @@ class FakePlane:
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
+            skew=lambda: self.ahead,
         )
         self.review = ReviewGrant(clock=self.clock, record=record, store=store_)
         self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)

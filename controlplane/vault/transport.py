@@ -130,7 +130,7 @@ class Transport:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body, separators=(",", ":")).encode()
         span = (timeout or self.server.timeout).total_seconds()
-        status, raw = self._exchange(method, checked_path(path), headers, content, span)
+        status, raw, _ = self._exchange(method, checked_path(path), headers, content, span)
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return _parsed(method, path, raw)
         texts = tuple(cleaned(text, hide=(token, body)) for text in texts_of(raw))
@@ -138,13 +138,20 @@ class Transport:
             raise Refusal(method, path, status, texts)
         raise unavailable(method, path, status, texts)
 
+    def date(self, path: str, *, timeout: timedelta) -> str | None:
+        """The `Date` of the answer to a GET of `path` without a token, whatever it says; None where it has none.
+
+        Raises: VaultUnavailableError: there was no answer.
+        """
+        return self._exchange("GET", checked_path(path), self._headers, None, timeout.total_seconds())[2]
+
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, span: float
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, str | None]:
         where = f"{method} {path}"
         try:
             response = self._pool.urlopen(
@@ -183,7 +190,7 @@ class Transport:
             ) from None
         if len(raw) > MAX_ANSWER:
             raise VaultUnavailableError(f"{where}: the answer is longer than {MAX_ANSWER} bytes and was not read")
-        return response.status, raw
+        return response.status, raw, response.headers.get("Date")
 
 
 class VaultAdapter(_Adapter):
