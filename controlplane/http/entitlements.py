@@ -30,6 +30,7 @@ def list_entitlements(plane: Plane, who: Caller, standing: Stands) -> dict[str, 
                     "max": format_duration(compiled.entitlement.ttl.max),
                 },
                 "approval": compiled.entitlement.approval is not None,
+                "break_glass": compiled.entitlement.break_glass,
             }
             for compiled in plane.entitlements.all()
             if everything or compiled.entitlement.admits(who)
