@@ -155,7 +155,7 @@ def test_tries_come_at_doubling_distances_never_over_a_minute_and_differ_between
             distances[id].append((grant.due_at - plane.clock.now()).total_seconds())
     for spans in distances.values():
         for number, span in enumerate(spans):
-            expected = min(0.5 * 2**number, 48)
+            expected = min(0.5 * 2**number, 40)
             assert 0.75 * expected <= span <= 1.25 * expected
     assert distances[ids[0]] != distances[ids[1]]
 
