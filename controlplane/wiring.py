@@ -22,6 +22,7 @@ from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
+from controlplane.keys.receipts import receipt_keys
 from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import (
@@ -64,6 +65,7 @@ class ControlPlane:
     entitlements: Entitlements
     worker: Worker
     task_key: Mapping[str, str]
+    receipt_keys: Sequence[Mapping[str, str]]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
     access: Sequence[AccessRule]
     store: SqlStore
@@ -111,6 +113,7 @@ def wire(settings: Settings) -> ControlPlane:
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
+    receipts = receipt_keys(settings.keys.directory)
     postgresql = PostgresqlProber(_addresses(settings), _ProberLogins(broker, settings.vault, clock), clock)
     probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
     revoke = RevokeGrant(
@@ -120,6 +123,7 @@ def wire(settings: Settings) -> ControlPlane:
         logins=logins,
         leases=leases,
         probers=probers,
+        signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
     )
     worker = Worker(
@@ -164,6 +168,7 @@ def wire(settings: Settings) -> ControlPlane:
         entitlements=entitlements,
         worker=worker,
         task_key=signer.jwk,
+        receipt_keys=receipts.public,
         trusted_proxies=settings.api.trusted_proxies,
         access=_access(settings),
         store=store,

@@ -10,6 +10,7 @@ import click
 from typing_extensions import override
 
 from controlplane.cli.output import FORMATS, output_option, say, show
+from controlplane.cli.receipt import verify_receipt
 from controlplane.model.errors import ConfigurationError, ControlPlaneError
 from controlplane.sdk.client import AnsweredError, Shorthold
 
@@ -162,6 +163,9 @@ def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
     if wait and not proved:
         say("Not everything is verified gone yet; the worker goes on. Look again with `shorthold grant show`.")
         sys.exit(RESIDUAL)
+
+
+grant.add_command(verify_receipt)
 
 
 def _client() -> Shorthold:

@@ -6,10 +6,11 @@ Vault answers 204 to a revocation that later fails, so its answers are wishes an
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from controlplane.grants.receipt import statement
 from controlplane.model.errors import (
     TargetUnavailableError,
     VaultRefusedError,
@@ -18,7 +19,7 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt
-from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Store
+from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -54,6 +55,7 @@ class RevokeGrant:
     logins: Logins
     leases: Leases
     probers: Mapping[str, Prober]
+    signer: Signer
     pause: Callable[[timedelta], None]
 
     def __call__(self, grant: Grant) -> Grant:
@@ -205,6 +207,8 @@ class RevokeGrant:
         # A clock that was set back in between does not keep what is gone from being called so.
         revoked_at = now if grant.revoking_at is None else max(now, grant.revoking_at)
         revoked = revoking.after(Step.CONFIRM_GONE, revoked_at=revoked_at, receipt=receipt, due_at=None, failing=None)
+        signed = self.signer.sign(statement(revoked, receipt)).reveal()  # meant to be shown: it opens nothing
+        revoked = replace(revoked, receipt=replace(receipt, signed=signed))
         gone = [
             self.record(
                 Kind.LEASE_REVOKED,

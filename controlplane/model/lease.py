@@ -140,9 +140,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """The proof of a grant's end: one entry per lease."""
+    """The proof of a grant's end: one entry per lease.
+
+    `signed` is a compact JWS of it and of what was granted, None in those that are older than signing.
+    """
 
     ended: tuple[Ended, ...]
+    signed: str | None = None
 
     @property
     def verified(self) -> bool:

@@ -105,6 +105,10 @@ class Shorthold:
         query = f"?{urlencode({'wait': wait})}" if wait else ""
         return self._call("grant", "POST", f"/v1/grants/{id}/finish{query}", {"outcome": outcome})
 
+    def keys(self) -> dict[str, Any]:
+        """`GET /.well-known/jwks.json`: the public keys that sign receipts, among others."""
+        return self._call("keys", "GET", "/.well-known/jwks.json")
+
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")

@@ -70,8 +70,8 @@ def test_every_request_names_the_point_of_the_answers_before_it() -> None:
 def test_the_active_node_answers_whatever_point_is_named(vault_root: VaultClient) -> None:
     """After a backup was put back its log is shorter than what we have seen of it."""
     vault_root.read("sys/policies/acl/default")
-    named = vault_root.transport._index.headers()["X-Vault-Index"]  # noqa: SLF001 # there is no other way to name one
+    named = vault_root.transport.index.headers()["X-Vault-Index"]
     cluster = json.loads(base64.b64decode(named))["cluster"]
-    vault_root.transport._index.saw(point(cluster, "999999999"))  # noqa: SLF001
+    vault_root.transport.index.saw(point(cluster, "999999999"))
     assert vault_root.read("sys/policies/acl/default") is not None
     assert vault_root.write("sys/leases/revoke", {"lease_id": "database/creds/none/x", "sync": True}) is None
