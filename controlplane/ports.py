@@ -6,9 +6,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.cursor import SinkCursor
+from controlplane.model.decision import Ruling
+from controlplane.model.entitlement import Entitlement, Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import SingleUse, VerifiedClaims, WorkloadId
 from controlplane.model.lease import (
@@ -26,8 +30,10 @@ from controlplane.model.lease import (
     Wrapped,
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.request import GrantRequest
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
-from controlplane.model.situation import Usage
+from controlplane.model.situation import Situation, Usage
 
 
 class Clock(Protocol):
@@ -67,6 +73,19 @@ class Entitlements(Protocol):
 
     def all(self) -> Sequence[Compiled]:
         """Every sound entitlement, by name."""
+        ...
+
+
+class Policy(Protocol):
+    """Policy-as-code: rules that people wrote beside the entitlements."""
+
+    def __call__(
+        self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+    ) -> Ruling:
+        """Whether some policy permits it and none forbids. Never raises: what cannot be evaluated is a no.
+
+        Asked for eligible workloads only, because its reasons name what is in force.
+        """
         ...
 
 
@@ -166,6 +185,64 @@ class Transaction(Protocol):
         """
         ...
 
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people, counted up to `enough`.
+
+        Until this transaction ends, nobody else who asks this of the same workload gets an answer.
+        """
+        ...
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes.
+
+        Raises: LostRaceError: this subject of this issuer has agreed to the grant before, or there is no such grant.
+        """
+        ...
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no. Raises: LostRaceError: somebody else denied the grant before, or there is no such grant."""
+        ...
+
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review that shares one of these names, oldest first, this transaction's own included.
+
+        Until this transaction ends, nobody else who asks this of one of the names gets an answer: what is added on
+        the strength of it holds.
+        """
+        ...
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save a new, open review of a grant that was added before.
+
+        Raises: LostRaceError: an open review has one of its names, the grant has a review, or there is no grant.
+        """
+        ...
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how an open review was closed.
+
+        Raises: LostRaceError: it is not open any more, or never was; the transaction is void.
+        """
+        ...
+
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first; `Store.settle_freezes` waits until this transaction ends.
+
+        Ask before anything else that waits for others.
+        """
+        ...
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze. Raises: LostRaceError: its id was used before."""
+        ...
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end, and since when it has (compare-and-set); nothing else of it ever changes.
+
+        Raises: LostRaceError: it is not as `before` any more; the transaction is void.
+        """
+        ...
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         ...
@@ -199,12 +276,34 @@ class Store(Protocol):
         """A page of grants, newest first; `before` is the last id of the page before."""
         ...
 
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first; `before` as for `grants`."""
+        ...
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        ...
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        ...
+
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""
         ...
 
     def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those among `ids` that some grant holds."""
+        ...
+
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant, open or closed; None where there is none."""
+        ...
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first; `after` is the last grant of the page before."""
         ...
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
@@ -219,8 +318,30 @@ class Store(Protocol):
         """Give up a hold early. Repeating it, or a hold that ran out, changes nothing."""
         ...
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        ...
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before, some hundred at a time; how many. 0: none is left."""
+        ...
+
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        ...
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first: those active at an instant, or all; `before` as in `grants`."""
+        ...
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended that asked for freezes before this call, at any replica.
+
+        Whoever asks from now on sees every freeze that is committed now.
+        Raises: StoreUnavailableError: one of them hangs; whatever was committed stays.
+        """
         ...
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
@@ -229,6 +350,39 @@ class Store(Protocol):
 
     def head(self) -> Head | None:
         """The sealed head of the chain, from the store's first moment on; None where somebody removed it."""
+        ...
+
+
+class Cursors(Protocol):
+    """How far each sink was told. Every method raises StoreUnavailableError when it cannot."""
+
+    def at(self, sink: str) -> SinkCursor | None:
+        """The cursor as it stands, None for a sink that was never told anything."""
+        ...
+
+    def claim(self, sink: str, now: datetime, *, hold: timedelta, start: int) -> SinkCursor | None:
+        """The cursor, held for this caller until `now + hold`; one that is not there yet is made at `start`.
+
+        None: another caller holds it, or it is not due. A hold that runs out is taken over.
+        """
+        ...
+
+    def save(self, claimed: SinkCursor, now: SinkCursor) -> None:
+        """Save how far a claimed cursor has come, never back.
+
+        Raises: LostRaceError: the hold ran out and was taken over; nothing is saved.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Somebody outside who is told of audit events: a webhook, a file. Used by one thread at a time."""
+
+    def tell(self, link: Link) -> None:
+        """Tell one event, durably where the other side can. The same may be told again, with the same id.
+
+        Raises: SinkUnavailableError: it was not taken, or nobody knows; `detail` holds no secret and no address.
+        """
         ...
 
 

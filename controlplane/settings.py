@@ -28,6 +28,8 @@ from controlplane.model.identity import IssuerName
 from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
 from controlplane.model.secret import Secret
+from controlplane.sinks import SinkOptions
+from controlplane.sinks import by_kind as by_kind_of_sink
 
 CONFIG_FILE = "shorthold.toml"
 DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
@@ -99,6 +101,10 @@ IssuerSettings = Annotated[SerializeAsAny[IssuerOptions], BeforeValidator(by_kin
 """One party whose tokens are believed, with the options of its kind: a file in `issuers/`."""
 
 
+SinkSettings = Annotated[SerializeAsAny[SinkOptions], BeforeValidator(by_kind_of_sink)]
+"""Somebody who is told of audit events, with the options of its kind: a file in `sinks/`."""
+
+
 class TargetSettings(_Section):
     """Where the prober of a connection asks."""
 
@@ -158,10 +164,24 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     targets: dict[str, TargetSettings] = {}
     roles: Path = Path("roles")
+    policies: Path | None = None
+    """The directory of the Cedar policies; `policies` beside the entitlements where it is not set."""
     environment: Name | None = None
     """The environment that this control plane grants for: what `context.environments` is held against."""
     access: tuple[AccessSettings, ...] = ()
+    sinks: tuple[SinkSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _sinks_by_name(self) -> "Settings":
+        if len({sink.name for sink in self.sinks}) < len(self.sinks):
+            raise ValueError("sinks: every sink needs a name of its own")
+        return self
+
+    @property
+    def policies_directory(self) -> Path:
+        """Where the policies stand."""
+        return self.policies or self.roles / "policies"
 
     @classmethod
     @override

@@ -6,21 +6,34 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.outbox import TellSink
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
+from controlplane.grants.who import WhoCould
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
+from controlplane.keys import private_file
 from controlplane.keys.files import load, load_or_create
 from controlplane.keys.receipts import receipt_keys
 from controlplane.model.access import AccessRule
@@ -32,10 +45,12 @@ from controlplane.model.errors import (
     VaultUnavailableError,
 )
 from controlplane.model.secret import Secret
+from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
@@ -46,6 +61,7 @@ from controlplane.vault.prober import prober_role
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.transport import Server, TokenSource
+from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock
 
@@ -61,9 +77,21 @@ class ControlPlane:
     request: RequestGrant
     explain: ExplainGrant
     show: ShowGrant
+    who_could: WhoCould
     finish: FinishGrant
+    watch: Watch
+    approve: ApproveGrant
+    deny: DenyGrant
+    collect: CollectGrant
+    review: ReviewGrant
+    freeze: FreezeSelection
+    thaw: ThawFreeze
+    freezes: ListFreezes
+    read_audit: ReadAudit
     entitlements: Entitlements
+    policy: CedarPolicy
     worker: Worker
+    outbox: Outbox
     task_key: Mapping[str, str]
     receipt_keys: Sequence[Mapping[str, str]]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
@@ -81,6 +109,8 @@ class ControlPlane:
                 check()
             except ControlPlaneError as error:
                 found[what] = error.detail
+        if (broken := self.policy.broken) is not None:
+            found["policies"] = broken
         return found
 
     def _ask_vault(self) -> None:
@@ -110,6 +140,8 @@ def wire(settings: Settings) -> ControlPlane:
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
+    sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
+    access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -134,7 +166,7 @@ def wire(settings: Settings) -> ControlPlane:
         threads=settings.worker.threads,
         hold=settings.worker.hold,
     )
-    entitlements = Catalog(settings.roles, layout, clock)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -146,7 +178,20 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
     )
+    tells = [
+        TellSink(
+            name=each.name,
+            sink=sinks[each.name],
+            kinds=frozenset(each.events) or None,
+            everything=each.since == "beginning",
+            clock=clock,
+            store=store,
+            cursors=store.cursors,
+        )
+        for each in settings.sinks
+    ]
     situate = Situate(clock=clock, environment=settings.environment)
+    policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -155,22 +200,55 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         situate=situate,
+        policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
+    access = _access(settings)
+    watch = Watch(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        access=lambda: access,
+    )
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
-        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
+        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        watch=watch,
+        approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
+        deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
+        collect=CollectGrant(
+            clock=clock,
+            record=record,
+            engines=engines(),
+            store=store,
+            watch=watch,
+            situate=situate,
+            policy=policy,
+            issue=issue,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
+        review=ReviewGrant(clock=clock, record=record, store=store),
+        freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        thaw=ThawFreeze(clock=clock, record=record, store=store),
+        freezes=ListFreezes(clock=clock, store=store),
+        read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        policy=policy,
         worker=worker,
+        outbox=Outbox(tells, tick=settings.worker.tick),
         task_key=signer.jwk,
         receipt_keys=receipts.public,
         trusted_proxies=settings.api.trusted_proxies,
-        access=_access(settings),
+        access=access,
         store=store,
         vault=broker,
         session=session,
@@ -192,10 +270,13 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:
-    known = {issuer.name for issuer in settings.issuers}
+    issuers = known(settings.issuers)
     for given in settings.access:
-        if given.issuer not in known:
+        if given.issuer not in issuers:
             raise ConfigurationError(f"access names the issuer {given.issuer}, which is none of issuers")
+        for path in (*given.claims, *([] if given.groups is None else [given.groups])):
+            if why := issuers[given.issuer].why_not(path):
+                raise ConfigurationError(f"access selects by {path} of the issuer {given.issuer}: {why}")
     return [given.rule for given in settings.access]
 
 

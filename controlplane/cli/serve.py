@@ -41,7 +41,9 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
         raise ConfigurationError(
             f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
         ) from None
-    app = create_app(wire(settings), worker=worker)
+    plane = wire(settings)
+    plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
+    app = create_app(plane, worker=worker)
     config = uvicorn.Config(
         app,
         access_log=False,

@@ -11,23 +11,25 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane import __version__
-from controlplane.http import entitlements, grants, health, problems
+from controlplane.http import approvals, audit, entitlements, freezes, grants, health, problems, reviews
 from controlplane.wiring import ControlPlane
 
 _LARGEST_BODY: Final = 64 * 1024
 
 
 def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
-    """The application over `plane`; with `worker` its worker lives as long as the application does."""
+    """The application over `plane`; with `worker` its worker and its outbox live as long as it does."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncGenerator[None]:
         del app
         if worker:
             plane.worker.start()
+            plane.outbox.start()
         yield
         if worker:
             await run_in_threadpool(plane.worker.stop)
+            await run_in_threadpool(plane.outbox.stop)
         await run_in_threadpool(plane.close)
 
     app = FastAPI(
@@ -40,7 +42,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True) -> FastAPI:
         redirect_slashes=False,  # it would send a bearer token wherever the Host header says
     )
     app.state.plane = plane
-    for part in (grants, entitlements, health):
+    for part in (grants, approvals, reviews, entitlements, freezes, audit, health):
         app.include_router(part.router)
     problems.install(app)
     app.add_middleware(_SmallBodies)

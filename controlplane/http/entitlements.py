@@ -1,8 +1,12 @@
-"""Entitlements over HTTP: only those the caller is eligible for."""
+"""Entitlements over HTTP: only those the caller is eligible for; the platform team sees all."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from controlplane.http.caller import Caller, Plane
+from fastapi import APIRouter, Path
+
+from controlplane.grants.who import told
+from controlplane.http.caller import Caller, Plane, Stands
+from controlplane.model.access import Role
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
 
@@ -10,8 +14,9 @@ router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"])
 
 
 @router.get("")
-def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
-    """What the caller may ask for, with the intents it may name and for how long."""
+def list_entitlements(plane: Plane, who: Caller, standing: Stands) -> dict[str, JsonValue]:
+    """What the caller may ask for, with the intents it may name and for how long; to a platform team, everything."""
+    everything = Role.PLATFORM in standing.roles
     return {
         "entitlements": [
             {
@@ -25,8 +30,20 @@ def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
                     "max": format_duration(compiled.entitlement.ttl.max),
                 },
                 "approval": compiled.entitlement.approval is not None,
+                "break_glass": compiled.entitlement.break_glass,
             }
             for compiled in plane.entitlements.all()
-            if compiled.entitlement.admits(who)
+            if everything or compiled.entitlement.admits(who)
         ]
     }
+
+
+@router.get("/{name}")
+def who_could(
+    name: Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")],
+    plane: Plane,
+    who: Caller,
+    stands: Stands,
+) -> dict[str, JsonValue]:
+    """Who could have it, when, from where and with whose approval: all of it for the role platform, else one's own."""
+    return told(plane.who_could(who, stands, name))

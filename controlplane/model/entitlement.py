@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -181,11 +182,24 @@ class TtlRange(Document):
         return self
 
 
+def _named(text: str) -> str:
+    kind, _, name = text.partition(":")
+    issuer, _, subject = name.partition("/")
+    if (kind == "group" and name) or (kind == "subject" and issuer and subject):
+        return text
+    raise ValueError("write group:<name>, or subject:<issuer>/<subject> for one person")
+
+
+Approvers = Annotated[Text, AfterValidator(_named)]
+"""People: `group:<name>`, as access rules bring groups, or one person: `subject:<issuer>/<subject>`."""
+
+
 class Approval(Document):
     """Who must agree, how many of them, and within what time."""
 
     quorum: int = Field(ge=1, le=10)
-    from_: tuple[Text, ...] = Field(alias="from", min_length=1)
+    from_: tuple[Approvers, ...] = Field(alias="from", min_length=1)
+    not_from: tuple[Approvers, ...] = Field(default=(), description="Who may not, though named: the requester's team.")
     within: Duration = timedelta(minutes=30)
 
 
@@ -217,6 +231,7 @@ class Entitlement(Document):
     ttl: TtlRange
     heartbeat: Duration | None = None
     approval: Approval | None = None
+    break_glass: bool = Field(default=False, description="Nobody has to agree first; somebody else must review it.")
     delivery: Delivery = Delivery.WRAPPED
     exceptions: tuple[Exemption, ...] = ()
 
@@ -235,6 +250,12 @@ class Entitlement(Document):
         if len({scope.name for scope in scopes}) < len(scopes):
             raise ValueError("every scope needs a name of its own")
         return scopes
+
+    @model_validator(mode="after")
+    def _glass_or_approval(self) -> "Entitlement":
+        if self.break_glass and self.approval is not None:
+            raise ValueError("break_glass skips approval: leave one of the two out")
+        return self
 
     @field_validator("intents")
     @classmethod

@@ -16,9 +16,12 @@ class Kind(StrEnum):
     GRANT_EXPLAINED = "grant.explained"  # somebody asked what would be decided: nothing was made
     GRANT_REQUESTED = "grant.requested"  # it waits for approval
     GRANT_DENIED = "grant.denied"
-    GRANT_APPROVED = "grant.approved"
+    APPROVAL_GIVEN = "approval.given"  # one yes of several that are needed
+    GRANT_APPROVED = "grant.approved"  # by all who are needed
     GRANT_LAPSED = "grant.lapsed"
     GRANT_ALLOWED = "grant.allowed"  # every decision said yes; issuing begins
+    GLASS_BROKEN = "glass.broken"  # in an emergency, without approval: it must be reviewed
+    GLASS_REVIEWED = "glass.reviewed"
     TASK_TOKEN_ISSUED = "task_token.issued"
     LEASE_ISSUED = "lease.issued"
     GRANT_ISSUED = "grant.issued"
@@ -28,6 +31,10 @@ class Kind(StrEnum):
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"
     GRANT_REVOKED = "grant.revoked"  # proved
+    SELECTION_FROZEN = "selection.frozen"
+    THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
+    SELECTION_THAWED = "selection.thawed"
+    AUDIT_READ = "audit.read"  # over HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,11 +102,14 @@ grants: Final = Table(
     Column("revision", Text, nullable=False),
     Column("issuer", Text, nullable=False),
     Column("subject", Text, nullable=False),
+    Column("person", Text),
     Column("workload", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("intent", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("ttl", Span, nullable=False),
+    Column("unusual", Text),
+    Column("scopes", Text),
     Column("idempotency_key", Text),
     Column("request_digest", Text, nullable=False),
     Column("paths", Text, nullable=False),
@@ -170,6 +173,10 @@ Index(
     sqlite_where=text(OPEN),
     postgresql_where=text(OPEN),
 )
+PENDING: Final = text("state = 'pending'")
+"""Word for word in `stores/approvals.py`, so that its questions use the indexes on what waits for people."""
+Index("pending_grants_by_age", grants.c.requested_at, grants.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
+Index("pending_grants_by_workload", grants.c.workload, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
 
 grant_transitions: Final = Table(
@@ -206,6 +213,107 @@ tokens: Final = Table(
     Column("keep_until", Instant, nullable=False),
 )
 Index("tokens_by_end", tokens.c.keep_until)
+
+approvals: Final = Table(
+    "approvals",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="an_approval_is_for_a_grant"), primary_key=True),
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("person", Text),
+    Column("groups", Text, nullable=False),
+    Column("claims", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("narrow_ttl", Span),
+    Column("narrow_scopes", Text),
+    Column("at", Instant, nullable=False),
+    _said("an_approval_never_makes_a_grant_endless", "narrow_ttl IS NULL OR narrow_ttl > 0"),
+)
+
+denials: Final = Table(
+    "denials",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_denial_is_of_a_grant"), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person", Text),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+reviews: Final = Table(
+    "reviews",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_review_is_of_a_grant"), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person", Text),
+    Column("workload", Text, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("closed_at", Instant),
+    Column("closed_by_issuer", Text),
+    Column("closed_by_subject", Text),
+    Column("closed_by_person", Text),
+    Column("note", Text),
+    _said(
+        "a_closed_review_says_by_whom_and_what_he_found",
+        "(closed_at IS NULL) = (closed_by_issuer IS NULL) AND (closed_at IS NULL) = (closed_by_subject IS NULL)"
+        " AND (closed_at IS NULL) = (note IS NULL) AND (closed_at IS NOT NULL OR closed_by_person IS NULL)",
+    ),
+    _said("a_review_is_closed_by_somebody_else", "closed_by_subject IS NULL OR closed_by_subject <> subject"),
+)
+Index(
+    "open_reviews_by_age",
+    reviews.c.opened_at,
+    reviews.c.grant_id,
+    sqlite_where=reviews.c.closed_at.is_(None),
+    postgresql_where=reviews.c.closed_at.is_(None),
+)
+
+review_names: Final = Table(
+    "review_names",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("grant_id", Text, ForeignKey("reviews.grant_id", name="a_name_is_of_a_review"), nullable=False),
+)
+"""The names of those whose review is open: the primary key lets a person have one open review at a time."""
+Index("review_names_by_grant", review_names.c.grant_id)
+
+sink_cursors: Final = Table(
+    "sink_cursors",
+    metadata,
+    Column("sink", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("held_until", Instant),
+    _said("a_cursor_stands_in_the_chain", "seq >= 0"),
+)
+
+freezes: Final = Table(
+    "freezes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("selection", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("thaws", Text, nullable=False),
+    Column("thawed_at", Instant),
+    _said("a_freeze_expires_after_it_was_made", "expires_at IS NULL OR expires_at > created_at"),
+    _said("a_thawed_freeze_says_who_thawed_it", "thawed_at IS NULL OR thaws <> '[]'"),
+)
+Index("freezes_by_age", freezes.c.created_at, freezes.c.id)
+Index(
+    "freezes_that_may_be_active",
+    freezes.c.expires_at,
+    sqlite_where=freezes.c.thawed_at.is_(None),
+    postgresql_where=freezes.c.thawed_at.is_(None),
+)
 
 events: Final = Table(
     "events",

@@ -290,3 +290,24 @@ def test_what_is_not_verified_gone_is_exit_5_and_says_why(
     assert waited.returncode == 5
     assert "503" in json.loads(waited.stdout)["grant"]["failing"]
     ends_verified(agent, stack, seer, one)
+
+
+def test_the_receipt_of_a_grant_is_checked_with_the_keys_that_the_control_plane_publishes(
+    stack: Stack, plane: ServedPlane, agent: Shorthold, seer: Witness
+) -> None:
+    one = granted(agent, stack)
+    agent.finish(one.id)
+    ends_verified(agent, stack, seer, one)
+    done = subprocess.run(
+        plane.command("grant", "verify-receipt", one.id, "-o", "json"),
+        env={**plane.environment, "SHORTHOLD_TOKEN": plane.token(AGENT).reveal()},
+        cwd=plane.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["grant"], told["ended"][0]["principal"]) == (one.id, one.user)
+    assert "verified gone" in done.stderr
