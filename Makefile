@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test check docs bench bench-decide lock clean
+.PHONY: help env demo test check docs bench bench-revoke bench-decide lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(READY) ## Run the gates: ruff, basedpyright strict, import contracts, d
 
 bench: $(READY) ## Measure a grant against the bare server, in one run (not a test)
 	@$(BIN)/python -m benchmarks.grant
+
+bench-revoke: $(READY) ## Measure finish until verified gone, 1, 10 and 100 at once, against the bare server
+	@$(BIN)/python -m benchmarks.revoke
 
 bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitlements loaded
 	@$(BIN)/python -m benchmarks.decide

@@ -53,12 +53,12 @@ SUBJECT: Final = "system:serviceaccount:agents:benchmark"
 @click.option("--json", "as_json", is_flag=True, help="Figures as JSON on stdout.")
 def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], pause: float, as_json: bool) -> None:  # noqa: FBT001 # a flag
     """Measure what an agent waits for, and how long its credential outlives the finish. Not a test: no bounds."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
     talk = Console(stderr=True, highlight=False)
     try:
-        with _stack(talk) as stack:
+        with stack_of_its_own(talk) as stack:
             race = Race(
-                ways=_ways(stack),
+                ways=ways_of(stack),
                 rounds=rounds,
                 iterations=iterations,
                 concurrencies=concurrencies,
@@ -87,7 +87,7 @@ def main(rounds: int, iterations: int, concurrencies: tuple[int, ...], pause: fl
 
 
 @contextmanager
-def _stack(talk: Console) -> Generator[Stack]:
+def stack_of_its_own(talk: Console) -> Generator[Stack]:
     """A stack of its own in a temporary directory, gone afterwards whatever happens."""
     directory = Path(tempfile.mkdtemp(prefix="shorthold-bench-"))
     stage = Stage(directory)
@@ -106,7 +106,8 @@ def _say_nothing(sentence: str) -> None:
     del sentence
 
 
-def _ways(stack: Stack) -> tuple[Plain, Bare, Ours]:
+def ways_of(stack: Stack) -> tuple[Plain, Bare, Ours]:
+    """The three ways on this stack, each ready to be used."""
     key, url = stack.issuer.key, stack.issuer.url  # read once: an agent's issuer is no part of what is measured
 
     def token() -> Secret:
@@ -140,7 +141,8 @@ def _run(race: Race, talk: Console) -> list[Slice]:
         return race.run(done)
 
 
-def _interrupted(number: int, frame: object) -> NoReturn:
+def interrupted(number: int, frame: object) -> NoReturn:
+    """Being told to end is the same as Ctrl-C: what was started is taken away."""
     del number, frame
     raise KeyboardInterrupt
 

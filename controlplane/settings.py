@@ -57,7 +57,7 @@ class StoreSettings(_Section):
 
 
 class KeysSettings(_Section):
-    """The directory (0700) with the task signing key and the audit key, each 0600."""
+    """The directory (0700) with the keys that sign tasks and receipts and the audit key, each 0600."""
 
     directory: Path = Path("keys")
 

@@ -35,6 +35,7 @@ from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys import private_file
 from controlplane.keys.files import load, load_or_create
+from controlplane.keys.receipts import receipt_keys
 from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import (
@@ -93,6 +94,7 @@ class ControlPlane:
     worker: Worker
     outbox: Outbox
     task_key: Mapping[str, str]
+    receipt_keys: Sequence[Mapping[str, str]]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
     access: Sequence[AccessRule]
     store: SqlStore
@@ -146,6 +148,7 @@ def wire(settings: Settings) -> ControlPlane:
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
+    receipts = receipt_keys(settings.keys.directory)
     postgresql = PostgresqlProber(_addresses(settings), _ProberLogins(broker, settings.vault, clock), clock)
     probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
     revoke = RevokeGrant(
@@ -155,6 +158,7 @@ def wire(settings: Settings) -> ControlPlane:
         logins=logins,
         leases=leases,
         probers=probers,
+        signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
     )
     worker = Worker(
@@ -248,6 +252,7 @@ def wire(settings: Settings) -> ControlPlane:
         worker=worker,
         outbox=Outbox(tells, tick=settings.worker.tick),
         task_key=signer.jwk,
+        receipt_keys=receipts.public,
         trusted_proxies=settings.api.trusted_proxies,
         access=access,
         store=store,

@@ -8,6 +8,7 @@ import click
 from controlplane.cli import approval, review
 from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
+from controlplane.cli.receipt import verify_receipt
 from controlplane.cli.unwrapping import unwrapped, vault_settings
 from controlplane.sdk.client import Shorthold
 
@@ -45,7 +46,7 @@ def grant() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (approval.pending, approval.approve, approval.deny, review.reviews, review.review):
+for command in (approval.pending, approval.approve, approval.deny, review.reviews, review.review, verify_receipt):
     grant.add_command(command)
 
 

@@ -24,7 +24,7 @@ from controlplane.dev.issuer import mint, nested
 from controlplane.dev.outside import Target, server_of
 from controlplane.dev.process import until
 from controlplane.dev.unseal import Unsealing
-from controlplane.keys import audit
+from controlplane.keys import audit, receipts
 from controlplane.keys.files import load, load_or_create
 from controlplane.model.errors import ControlPlaneError, LocalServerError
 from controlplane.model.plan import Layout
@@ -79,6 +79,7 @@ class Compose:
             "responder": load_or_create(self.operator / "responder.pem").public_pem,
         }
         audit.load_or_create(self.keys / audit.FILE)
+        load_or_create(self.keys / receipts.FILE)
         issuer = load_or_create(self.operator / "issuer.pem")
         write_private(self.keys / "issuer.jwks.json", json.dumps({"keys": [issuer.jwk]}))
         client = Unsealing(

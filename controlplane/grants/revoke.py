@@ -6,10 +6,11 @@ Vault answers 204 to a revocation that later fails, so its answers are wishes an
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from controlplane.grants.receipt import statement
 from controlplane.model.errors import (
     TargetUnavailableError,
     VaultRefusedError,
@@ -18,7 +19,7 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt
-from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Store
+from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -27,7 +28,7 @@ _BEFORE_LOOKING = timedelta(milliseconds=10)
 _LOOKS = tuple(timedelta(milliseconds=ms) for ms in (5, 10, 20, 40, 80, 160, 320))
 """The pauses between looks at a lease that is being revoked: most are gone after the first few."""
 
-_FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=48)
+_FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=40)
 _VAULT_RETRY = timedelta(seconds=4)
 """While Vault itself does not answer, not even the token is revoked: so it is asked often, by one cheap call."""
 
@@ -40,6 +41,10 @@ class StrandedError(NotGoneError):
     """Vault has given a lease up: it retries once a day, so we go on and say it loudly."""
 
 
+class SurvivedError(NotGoneError):
+    """The target has what Vault says it ended: nobody but a person at the target can end it now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeGrant:
     """From `REVOKING` to `REVOKED` with a receipt, or a little later again."""
@@ -50,6 +55,7 @@ class RevokeGrant:
     logins: Logins
     leases: Leases
     probers: Mapping[str, Prober]
+    signer: Signer
     pause: Callable[[timedelta], None]
 
     def __call__(self, grant: Grant) -> Grant:
@@ -59,10 +65,8 @@ class RevokeGrant:
         """
         try:
             receipt = self._end_everything(grant)
-        except StrandedError as error:
-            return self._later(grant, str(error), stranded=True)
         except NotGoneError as error:
-            return self._later(grant, str(error))
+            return self._later(grant, str(error), loud=_LOUD.get(type(error)))
         except VaultUnavailableError as error:
             return self._later(grant, error.detail, at_most=_VAULT_RETRY)
         except (VaultRefusedError, TargetUnavailableError) as error:
@@ -109,6 +113,8 @@ class RevokeGrant:
         if prober is None:
             return self._ended(lease, method, verified=False, evidence=f"a {lease.engine} target cannot be asked")
         evidence = prober.ask(lease.target, lease.principal, issued_at=lease.issued_at)
+        if not evidence.gone and again:
+            raise SurvivedError(f"Vault let go of lease {lease.id}, and still {lease.target.name}: {evidence.detail}")
         if not evidence.gone:
             raise NotGoneError(f"{lease.target.name}: {evidence.detail}")
         return self._ended(lease, method, verified=True, evidence=evidence.detail)
@@ -134,7 +140,8 @@ class RevokeGrant:
     def _revoke(self, lease: LeaseId) -> None:
         try:
             self.leases.revoke(lease)
-        except VaultRefusedError as error:
+        except (VaultRefusedError, VaultUnavailableError) as error:
+            # No answer may be the target's doing: then Vault itself still says what has become of the lease.
             facts = self.leases.facts(lease)
             if facts is not None and facts.irrevocable:
                 raise StrandedError(f"Vault has given lease {lease} up: {error.detail}") from None
@@ -200,6 +207,8 @@ class RevokeGrant:
         # A clock that was set back in between does not keep what is gone from being called so.
         revoked_at = now if grant.revoking_at is None else max(now, grant.revoking_at)
         revoked = revoking.after(Step.CONFIRM_GONE, revoked_at=revoked_at, receipt=receipt, due_at=None, failing=None)
+        signed = self.signer.sign(statement(revoked, receipt)).reveal()  # meant to be shown: it opens nothing
+        revoked = replace(revoked, receipt=replace(receipt, signed=signed))
         gone = [
             self.record(
                 Kind.LEASE_REVOKED,
@@ -218,20 +227,29 @@ class RevokeGrant:
             tx.save(revoked, *gone, self.record(Kind.GRANT_REVOKED, grant.id, verified=receipt.verified))
         return revoked
 
-    def _later(self, grant: Grant, failing: str, *, stranded: bool = False, at_most: timedelta = _LAST_RETRY) -> Grant:
+    def _later(
+        self, grant: Grant, failing: str, *, loud: Kind | None = None, at_most: timedelta = _LAST_RETRY
+    ) -> Grant:
         attempts, now = grant.attempts + 1, self.clock.now()
         due_at = now + _back_off(grant.id, attempts, at_most)
         if grant.settles_at is not None and now < grant.settles_at:
             due_at = min(due_at, grant.settles_at)
         with self.store.transaction() as tx:
-            if stranded and grant.state is State.REVOKING:
+            if loud is Kind.GRANT_STRANDED and grant.state is State.REVOKING:
                 later = grant.after(Step.STRAND, attempts=attempts, failing=failing, due_at=due_at)
-                tx.save(later, self.record(Kind.GRANT_STRANDED, grant.id, detail=failing))
+                tx.save(later, self.record(loud, grant.id, detail=failing))
             else:
                 later = grant.but(attempts=attempts, failing=failing, due_at=due_at)
-                tx.save(later)
+                new = loud is Kind.LEASE_SURVIVED and failing != grant.failing
+                tx.save(later, *([self.record(Kind.LEASE_SURVIVED, grant.id, detail=failing)] if new else []))
         return later
 
+
+_LOUD: Mapping[type[NotGoneError], Kind] = {
+    StrandedError: Kind.GRANT_STRANDED,
+    SurvivedError: Kind.LEASE_SURVIVED,
+}
+"""What is told in the audit log besides being tried again: it needs a person."""
 
 _CLOCK_SKEW = timedelta(seconds=5)
 """How far Vault's clock and ours may be apart."""
@@ -248,7 +266,7 @@ def _each(end: Callable[[Item], Ended], items: Sequence[Item]) -> list[Ended]:
         try:
             ended.append(end(item))
         except (NotGoneError, VaultUnavailableError, VaultRefusedError, TargetUnavailableError) as error:
-            if resisting is None or isinstance(error, StrandedError):
+            if resisting is None or (type(error) in _LOUD and not isinstance(resisting, StrandedError)):
                 resisting = error
     if resisting is not None:
         raise resisting

@@ -172,6 +172,7 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
         if grant.receipt is None
         else {
             "verified": grant.receipt.verified,
+            "signed": grant.receipt.signed,
             "ended": [
                 {
                     "lease": end.lease,

@@ -29,5 +29,5 @@ def ready(plane: Plane, response: Response) -> dict[str, JsonValue]:
 
 @router.get("/.well-known/jwks.json")
 def keys(plane: Plane) -> dict[str, JsonValue]:
-    """The public keys that sign task JWTs (RFC 7517)."""
-    return {"keys": [dict(plane.task_key)]}
+    """The public keys that sign task JWTs and receipts, and those that once signed receipts (RFC 7517)."""
+    return {"keys": [dict(plane.task_key), *(dict(key) for key in plane.receipt_keys)]}

@@ -278,6 +278,13 @@ class AuditBrokenError(ControlPlaneError):
     hint = "Keep this copy as evidence, compare it with a backup or an export, and treat later records as unproved."
 
 
+class ReceiptBrokenError(ControlPlaneError):
+    """The receipt is not one that the given keys signed: it proves nothing."""
+
+    code, exit_status = "receipt-broken", 2
+    hint = "Fetch it anew with `shorthold grant show`, and the keys from the control plane that made it."
+
+
 class BrokenEntitlementsError(ControlPlaneError):
     """Entitlements have errors; as a broken one would look like one that nobody wants, nothing was done."""
 

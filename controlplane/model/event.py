@@ -27,6 +27,7 @@ class Kind(StrEnum):
     GRANT_ISSUED = "grant.issued"
     GRANT_ENDED = "grant.ended"  # revoking begins
     LEASE_REVOKED = "lease.revoked"
+    LEASE_SURVIVED = "lease.survived"  # Vault let go of it, and the target has it still
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"
     GRANT_REVOKED = "grant.revoked"  # proved

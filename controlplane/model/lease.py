@@ -108,8 +108,11 @@ class LeaseFacts:
 
     @property
     def irrevocable(self) -> bool:
-        """Whether Vault has given it up after six tries. Source: OpenBao `vault/expiration.go`, "out of retries"."""
-        return self.revoke_error is not None and "out of retries" in self.revoke_error
+        """Whether Vault has given it up: after six tries, or at once where its error is of a kind that never mends.
+
+        It keeps an error with a lease in no other case. Source: OpenBao `vault/expiration.go`, `markLeaseIrrevocable`.
+        """
+        return self.revoke_error is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +140,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """The proof of a grant's end: one entry per lease."""
+    """The proof of a grant's end: one entry per lease.
+
+    `signed` is a compact JWS of it and of what was granted, None in those that are older than signing.
+    """
 
     ended: tuple[Ended, ...]
+    signed: str | None = None
 
     @property
     def verified(self) -> bool:

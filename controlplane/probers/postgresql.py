@@ -86,6 +86,7 @@ class _Line:
         self._connection: psycopg.Connection | None = None
         self._login: ProberLogin | None = None
         self._login_at: datetime | None = None
+        self._worked = False
 
     def ask(self, principal: str) -> tuple[int, int]:
         with self._alone():
@@ -129,14 +130,17 @@ class _Line:
         now = self._clock.now()
         if self._login is None or now >= self._login.renew_at:
             self._drop()
-            self._login, self._login_at = self._new_login(self._name), now
+            self._login, self._login_at, self._worked = self._new_login(self._name), now, False
         if self._connection is None:
             try:
                 self._connection = self._connect(self._login)
             except psycopg.Error:
-                if self._login_at is not None and now >= self._login_at + _NEW_LOGIN:
-                    self._login = None  # it may be that this user is gone: next time with a new one
+                # It may be that this user is gone: next time with a new one. One that worked is replaced at once: it
+                # went with the broker's token, or somebody removed it, and what it was to prove waits for it.
+                if self._worked or (self._login_at is not None and now >= self._login_at + _NEW_LOGIN):
+                    self._login = None
                 raise
+            self._worked = True
         return self._connection
 
     def _connect(self, login: ProberLogin) -> psycopg.Connection:

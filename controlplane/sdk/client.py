@@ -147,6 +147,10 @@ class Shorthold:
         """`POST /v1/grants/{id}/review`: close the review of somebody else's break-glass grant."""
         return self._call("review", "POST", f"/v1/grants/{id}/review", {"note": note})
 
+    def keys(self) -> dict[str, Any]:
+        """`GET /.well-known/jwks.json`: the public keys that sign receipts, among others."""
+        return self._call("keys", "GET", "/.well-known/jwks.json")
+
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")

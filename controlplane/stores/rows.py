@@ -223,11 +223,14 @@ def _receipt_text(receipt: Receipt) -> str:
         }
         for end in receipt.ended
     ]
-    return canonical({"ended": ended}).decode()
+    signed: dict[str, JsonValue] = {} if receipt.signed is None else {"signed": receipt.signed}
+    return canonical({"ended": ended, **signed}).decode()
 
 
 def _receipt(text: str) -> Receipt:
+    told = json.loads(text)
     return Receipt(
+        signed=told.get("signed"),
         ended=tuple(
             Ended(
                 lease=LeaseId(end["lease"]),
@@ -237,6 +240,6 @@ def _receipt(text: str) -> Receipt:
                 verified=end["verified"],
                 evidence=end["evidence"],
             )
-            for end in json.loads(text)["ended"]
-        )
+            for end in told["ended"]
+        ),
     )

@@ -34,6 +34,10 @@ class Fault:
 
     path: str
     when: When
+    status: int | None = None
+    """What is answered instead of the server's own answer."""
+    twice: bool = False
+    """Whether the server gets it a second time, as from a proxy that tries again by itself."""
     _arrived: threading.Event = field(default_factory=threading.Event)
     _decided: threading.Event = field(default_factory=threading.Event)
     _cut: bool = False
@@ -83,6 +87,13 @@ class FaultProxy:
         fault.cut()
         return fault
 
+    def forge(self, path: str, status: int, *, twice: bool = False) -> None:
+        """Let the next request for `path` have its effect, or have it `twice`, and answer it with `status`."""
+        fault = Fault(path, When.AFTER, status=status, twice=twice)
+        fault.release()
+        with self._lock:
+            self._faults.append(fault)
+
     def answer_only(self, status: int | None) -> None:
         """Answer everything with `status` and pass nothing on, until told None."""
         self.status = status
@@ -121,9 +132,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, headers, content = self._forged(server.proxy) or self._asked(server.proxy, body)
+        if fault is not None and fault.twice:
+            self._asked(server.proxy, body)
         if fault is not None and fault.when is When.AFTER and not fault.met():
             self.close_connection = True
             return
+        if fault is not None and fault.status is not None:
+            status, headers, content = fault.status, [], b""
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in _HOP_BY_HOP:

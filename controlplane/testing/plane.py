@@ -61,6 +61,7 @@ SETTLING = timedelta(seconds=50)
 _MANY = 10_000
 
 _KEY = generate()  # one for all: the fake Vault believes every signature, so no test can depend on it
+_RECEIPT_KEY = generate()
 
 
 @dataclass
@@ -115,6 +116,7 @@ class FakePlane:
         self.ahead: timedelta | None = timedelta(0)
         self._tokens = itertools.count(1)
         self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
+        self.receipt_keys = [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
         self.access: tuple[AccessRule, ...] = tuple(
@@ -204,6 +206,7 @@ class FakePlane:
             logins=logins,
             leases=leases,
             probers=self.probers,
+            signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
         )
         self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)

@@ -176,8 +176,8 @@ class Witness:
                 database.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
 
 
-def witness(stack: Stack) -> Witness:
-    """A client with all rights at the stack's OpenBao. Close its `vault` when done."""
+def witness(stack: Stack, addr: str | None = None) -> Witness:
+    """A client with all rights at the stack's OpenBao, or at `addr`, a way to it. Close its `vault` when done."""
     openbao: OpenBao = stack.openbao
     operator = openbao.operator_client()
     rights = '{"capabilities": ["create", "read", "update", "patch", "delete", "list", "sudo"]}'
@@ -193,6 +193,6 @@ def witness(stack: Stack) -> Witness:
         },
     )
     operator.close()
-    server = Server(openbao.addr)
+    server = Server(addr or openbao.addr)
     session = JwtSession(server, MOUNT, "witness", load(openbao.bootstrap_key), clock=SystemClock(), ids=RandomIds())
     return Witness(stack, VaultClient(server, session))

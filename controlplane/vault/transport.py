@@ -27,6 +27,7 @@ from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import ConfigurationError, VaultUnavailableError
 from controlplane.model.secret import Secret
 from controlplane.vault.deadline import TimedHTTPConnection, TimedHTTPSConnection
+from controlplane.vault.index import Index
 from controlplane.vault.refusal import Refusal, cleaned, texts_of, unavailable
 
 MAX_ANSWER: Final = 32 * 1024 * 1024
@@ -102,6 +103,7 @@ class Transport:
         else:
             self._pool = _HTTPPool(cast("str", url.host), url.port, maxsize=_CONNECTIONS, block=False)
         self._headers = {"X-Vault-Request": "true", "User-Agent": f"shorthold/{__version__}"}
+        self.index = Index()
         if server.namespace:
             checked_path(server.namespace.strip("/"))
             self._headers["X-Vault-Namespace"] = server.namespace
@@ -120,7 +122,7 @@ class Transport:
 
         Raises: Refusal: 4xx, nothing was done. VaultUnavailableError: the outcome is unknown.
         """
-        headers = dict(self._headers)
+        headers = {**self._headers, **self.index.headers()}
         content = None
         if token is not None:
             headers["X-Vault-Token"] = _printable(token)
@@ -188,6 +190,7 @@ class Transport:
             raise VaultUnavailableError(
                 f"{where}: the connection to Vault broke ({type(error).__name__}); what was asked may have happened"
             ) from None
+        self.index.saw(response.headers.get("X-Vault-Index"))
         if len(raw) > MAX_ANSWER:
             raise VaultUnavailableError(f"{where}: the answer is longer than {MAX_ANSWER} bytes and was not read")
         return response.status, raw, response.headers.get("Date")

@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from controlplane.model.errors import ControlPlaneError
-from controlplane.model.grant import TERMINAL, Grant
+from controlplane.model.grant import TERMINAL, Grant, State
 from controlplane.ports import Clock, Store
 
 _FORGET_EVERY = timedelta(minutes=1)
@@ -147,7 +147,9 @@ class _Lane:
 
     def _work(self, grant: Grant) -> None:
         try:
-            if self._reap(grant).state not in TERMINAL:  # nobody holds a tombstone
+            reaped = self._reap(grant)
+            _tell(reaped)
+            if reaped.state not in TERMINAL:  # nobody holds a tombstone
                 self._store.release(grant.id)
         except ControlPlaneError as error:
             # Its hold runs out by itself; that is the back-off when not even the store could be told.
@@ -156,3 +158,16 @@ class _Lane:
             log.exception("grant_not_reaped", grant=grant.id)
         finally:
             self._free.release()
+
+
+_MANY_TRIES: Final = 4
+"""Whatever is only slow is gone by then: it is 4 s old."""
+
+
+def _tell(grant: Grant) -> None:
+    """Say what may be alive and should not: somebody has to look."""
+    told = {"grant": grant.id, "tries": grant.attempts, "failing": grant.failing}
+    if grant.state is State.IRREVOCABLE:
+        log.error("grant_irrevocable", **told)
+    elif grant.state is State.REVOKING and grant.attempts >= _MANY_TRIES:
+        log.warning("grant_not_gone", **told)

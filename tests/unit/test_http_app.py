@@ -43,10 +43,10 @@ def test_it_lives_as_long_as_it_answers_and_is_ready_only_when_nothing_is_missin
     assert http(plane, "GET", "/readyz").json() == {"status": "ok", "missing": []}
 
 
-def test_the_public_half_of_the_task_key_is_published_and_only_that(plane: FakePlane, http: Http) -> None:
-    (key,) = http(plane, "GET", "/.well-known/jwks.json").json()["keys"]
-    assert key == plane.task_key
-    assert set(key) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
+def test_the_public_halves_of_the_keys_are_published_and_only_those(plane: FakePlane, http: Http) -> None:
+    keys = http(plane, "GET", "/.well-known/jwks.json").json()["keys"]
+    assert keys == [plane.task_key, *plane.receipt_keys]
+    assert all(set(key) == {"kty", "crv", "x", "y", "kid", "alg", "use"} for key in keys)
 
 
 def test_a_workload_sees_the_entitlements_it_is_eligible_for_and_no_others(http: Http) -> None:  # P12
