@@ -1,5 +1,6 @@
 """Break-glass: at once, loud, short, with a reason, and reviewed by somebody else before the next (C19)."""
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -25,7 +26,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import GrantId, State, TaskId, Why
-from controlplane.model.identity import IssuerName, VerifiedClaims
+from controlplane.model.identity import IssuerName, SingleUse, VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
 from controlplane.model.situation import Situation
@@ -37,6 +38,7 @@ from controlplane.testing.policies import shipped_policy
 ELIGIBLE = [{"issuer": "dev", "subject": {"glob": "repo:acme/*:ref:refs/heads/main"}}]
 OTHER = "repo:acme/other:ref:refs/heads/main"
 WHY = "the shop is down"
+_TOKENS = itertools.count(1)
 
 
 def glass(**changes: Any) -> FakePlane:
@@ -151,6 +153,7 @@ def claims_of(subject: str, person: str | None = None) -> VerifiedClaims:
         claims={"role": "approver"},
         issued_at=START,
         expires_at=START + timedelta(minutes=5),
+        single_use=SingleUse(issuer=IssuerName("dev"), id=f"jti:{next(_TOKENS)}", until=START + timedelta(minutes=5)),
         person=person,
     )
 

@@ -83,14 +83,14 @@ def test_c2_c6_every_no_is_told_at_once_in_the_order_of_the_decisions(tmp_path: 
         compiled_entitlement(context={"environments": ["prod"]}), policy=policy_of(tmp_path, NO), environment="dev"
     )
     asked = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="other", ttl=timedelta(hours=1))
-    decision = plane.explain(plane.agent(), asked).decision
-    assert codes(decision) == [
+    explanation = plane.explain(plane.agent(), asked)
+    assert codes(explanation.decision) == [
         (Decides.CONTEXT, "other-environment"),
         (Decides.SCOPE, "unknown-intent"),
         (Decides.SCOPE, "ttl-above-maximum"),
         (Decides.POLICY, "policy-forbids"),
     ]
-    reasons = explained(decision)["reasons"]
+    reasons = explained(explanation)["reasons"]
     assert isinstance(reasons, list)
     assert [why["decision"] for why in reasons if isinstance(why, dict)] == [
         "eligibility",

@@ -27,6 +27,8 @@ POST /v1/grants                       401 401     401   201   403    423      40
 GET  /v1/grants                       401 401     401   200   200    200      200       200      200     200
 GET  /v1/grants/{id}                  401 401     401   200   404    200      404       200      200     200
 POST /v1/grants/{id}/finish           401 401     401   202   404    202      404       404      404     404
+POST /v1/grants/{id}/review           401 401     401   403   403    403      404       404      403     403
+GET  /v1/reviews                      401 401     401   403   403    403      200       200      403     200
 GET  /v1/entitlements                 401 401     401   200   200    200      200       200      200     200
 POST /v1/freezes                      401 401     401   403   403    403      403       201      403     403
 GET  /v1/freezes                      401 401     401   403   403    403      403       200      200     200
@@ -40,6 +42,7 @@ GET  /openapi.json                    200 200     200   200   200    200      20
 BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/grants": {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"},
     "POST /v1/grants/{id}/finish": {"outcome": "completed"},
+    "POST /v1/grants/{id}/review": {"note": "needed, and narrow"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
 }
