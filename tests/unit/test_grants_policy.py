@@ -145,9 +145,9 @@ def test_c17_a_policy_that_permits_does_not_stand_for_an_approval_and_one_that_f
     high: dict[str, Any] = {"risk": "high", "approval": {"quorum": 1, "from": ["group:oncall"]}}
     wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
     free, bound = FakePlane(compiled_entitlement(**high)), policy_of(tmp_path, NO)
-    assert isinstance(free.explain(free.agent(), wish), NeedsApproval)
+    assert isinstance(free.explain(free.agent(), wish).decision, NeedsApproval)
     refusing = FakePlane(compiled_entitlement(**high), policy=bound)
-    assert isinstance(refusing.explain(refusing.agent(), wish), Deny)
+    assert isinstance(refusing.explain(refusing.agent(), wish).decision, Deny)
 
 
 def test_c22_what_a_policy_forbids_is_not_merely_over_budget(tmp_path: Path) -> None:
