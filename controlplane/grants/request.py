@@ -61,6 +61,11 @@ class RequestGrant:
                 tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
             raise
         if compiled is None or grant is None:
+            # What used the budget up may have been this very request, sent twice: then it was granted.
+            if key is not None and (twin := self.store.asked_before(who.workload, key)):
+                return self._again(twin, asked)
+            with self.store.transaction() as tx:
+                tx.append(self.record(Kind.GRANT_REFUSED, **told(asked, who, decision.reasons)))
             raise _refusal(asked, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
@@ -79,10 +84,9 @@ class RequestGrant:
         entitlement = None if compiled is None else compiled.entitlement
         with self.store.transaction() as tx:
             decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
-            facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
-                tx.append(self.record(Kind.GRANT_REFUSED, **facts))
                 return decision, None
+            facts = told(asked, who, decision.reasons)
             grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))

@@ -304,7 +304,7 @@ def test_one_idempotency_key_makes_one_grant_and_another_request_with_it_is_refu
     assert first.json()["grant"]["id"] == again.json()["grant"]["id"]
     assert "wrapping_token" not in again.json()
     other = http(plane, "POST", "/v1/grants", json={**WISH, "task": "T-2"}, headers=headers)
-    problem(other, 422, "idempotency-conflict")
+    problem(other, 409, "idempotency-conflict")
     assert len(plane.store.grants()) == 1
 
 
