@@ -26,9 +26,10 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
     from controlplane.http.app import create_app
     from controlplane.http.log import configure
     from controlplane.model.errors import ConfigurationError
-    from controlplane.settings import load
+    from controlplane.settings import load, refuse_operator_token
     from controlplane.wiring import wire
 
+    refuse_operator_token()
     settings = load()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # credentials pass through this memory: it is never dumped
     configure()

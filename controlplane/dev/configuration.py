@@ -15,7 +15,7 @@ from controlplane.dev.shipped import code_digest, shipped
 from controlplane.model.access import Role
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
-from controlplane.settings import VaultSettings
+from controlplane.settings import VaultSettings, in_clear
 
 AUDITOR: Final = "auditor"
 """The subject of the dev issuer that may read the audit log."""
@@ -87,7 +87,11 @@ def _reads_back(text: str, document: Mapping[str, Any]) -> bool:
 
 def _server(vault: VaultSettings) -> dict[str, Any]:
     given = vault.model_dump(mode="json", include={"addr", "namespace", "cacert", "client_cert", "client_key"})
-    options = {"skip_verify": vault.skip_verify, "max_request_duration": f"{vault.max_request_duration.seconds}s"}
+    options = {
+        "skip_verify": vault.skip_verify,
+        "plaintext": in_clear(vault.addr),
+        "max_request_duration": f"{vault.max_request_duration.seconds}s",
+    }
     return {**{name: value for name, value in given.items() if value is not None}, **options}
 
 
