@@ -31,6 +31,7 @@ from controlplane.model.errors import ConfigurationError
 from controlplane.model.identity import IssuerName
 from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
+from controlplane.model.rate import Rate, parse_rate
 from controlplane.model.secret import Secret
 
 CONFIG_FILE = "shorthold.toml"
@@ -54,6 +55,10 @@ class ApiSettings(_Section):
     port: int = Field(default=8700, ge=0, le=65535)
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of our own proxies: only what comes from there is asked for X-Forwarded-For."""
+    rate: Rate = parse_rate("1200/m")
+    """How often one workload may ask, in this process: its bucket holds the count and fills up in the span."""
+    ending_rate: Rate = parse_rate("6000/m")
+    """The same for what ends access, in a bucket of its own."""
 
 
 class StoreSettings(_Section):

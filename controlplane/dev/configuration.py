@@ -32,7 +32,7 @@ def write_configuration(
     document: dict[str, Any] = {
         "roles": str(roles_directory(project)),
         "environment": "dev",
-        "api": {"host": loopback.HOST, "port": home.known_port("serve")},
+        "api": {"host": loopback.HOST, "port": home.known_port("serve"), "rate": "1000/s"},
         "store": {"url": f"sqlite:///{home.directory / 'shorthold.db'}"},
         "keys": {"directory": str(keys)},
         "vault": {

@@ -3,18 +3,31 @@
 from typing import Annotated, Final
 
 import anyio
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from controlplane.grants.issue import Delivered
+from controlplane.http.answers import GRANT_ID, Explained, Grants, OneGrant, Requested, ShownGrant
 from controlplane.http.caller import Caller, From, Plane
+from controlplane.http.description import answers
 from controlplane.http.explained import explained
+from controlplane.http.threads import ENDING, in_thread
 from controlplane.model.canonical import JsonValue
-from controlplane.model.duration import Duration, parse_duration
+from controlplane.model.duration import PATTERN, Duration
 from controlplane.model.entitlement import Text
-from controlplane.model.errors import InvalidRequestError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    LostRaceError,
+    NotFoundError,
+    NotSyncedError,
+    OverBudgetError,
+    TokenReplayedError,
+    UnexpectedTokenError,
+    VaultRefusedError,
+    VaultUnavailableError,
+)
 from controlplane.model.grant import Grant, GrantId, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Lease
@@ -26,7 +39,8 @@ router = APIRouter(prefix="/v1/grants", tags=["grants"])
 _LONGEST_WAIT: Final = 60.0
 _LOOK_EVERY: Final = 0.02  # seconds
 
-Id = Annotated[str, Field(pattern=r"^gr_[a-z2-7]{24}$")]
+Id = Annotated[str, Field(pattern=GRANT_ID, examples=["gr_e4mzjr3vudzjgvyorq6xlzsn"])]
+Span = Annotated[Duration, WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["5m", "PT5M"]})]
 
 
 class _Body(BaseModel):
@@ -36,20 +50,50 @@ class _Body(BaseModel):
 class Ask(_Body):
     """What a workload asks for."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"entitlement": "orders-read", "task": "T-1042", "intent": "answer-question", "ttl": "5m"},
+                {
+                    "entitlement": "orders-refund",
+                    "task": "T-1043",
+                    "intent": "answer-question",
+                    "reason": "the customer returned order 7",
+                },
+            ]
+        }
+    )
+
     entitlement: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
-    ttl: Duration | None = None
+    ttl: Span | None = None
 
 
 class Finish(_Body):
     """How the task ended."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"outcome": "completed"}]})
+
     outcome: Annotated[str, Field(pattern="^(completed|failed)$")] = "completed"
 
 
-@router.post("", status_code=201)
+_REQUESTED = answers(
+    {200: Explained, 201: Requested, 202: Requested},
+    TokenReplayedError,
+    DeniedError,
+    ConflictError,
+    LostRaceError,
+    OverBudgetError,
+    VaultRefusedError,
+    UnexpectedTokenError,
+    VaultUnavailableError,
+    NotSyncedError,
+)
+
+
+@router.post("", status_code=201, responses=_REQUESTED, response_model=None)
 def request_grant(
     ask: Ask,
     *,
@@ -77,7 +121,7 @@ def request_grant(
     return JSONResponse(_delivered(delivered), status, {"Location": f"/v1/grants/{delivered.grant.id}"})
 
 
-@router.get("")
+@router.get("", responses=answers({200: Grants}), response_model=None)
 def list_grants(
     plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, JsonValue]:
@@ -86,25 +130,29 @@ def list_grants(
     return {"grants": [grant_json(grant) for grant in page]}
 
 
-@router.get("/{id}")
+@router.get("/{id}", responses=answers({200: ShownGrant}, NotFoundError), response_model=None)
 def show_grant(id: Id, plane: Plane, who: Caller) -> dict[str, JsonValue]:
     """One of the caller's own grants, with its leases and its receipt."""
     grant, leases = plane.show(who, GrantId(id))
     return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases]}
 
 
-@router.post("/{id}/finish", status_code=202)
+_COMPLETED: Final = Finish()
+_FINISHED = answers({202: OneGrant}, NotFoundError, LostRaceError)
+
+
+@router.post("/{id}/finish", status_code=202, tags=[ENDING], responses=_FINISHED, response_model=None)
 async def finish_grant(
-    id: Id, plane: Plane, who: Caller, finish: Finish | None = None, wait: str | None = None
+    id: Id, *, request: Request, plane: Plane, who: Caller, finish: Finish = _COMPLETED, wait: Span | None = None
 ) -> JSONResponse:
     """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
-    patience = _seconds(wait)
-    why = Why(finish.outcome if finish else Why.COMPLETED)
-    grant = await run_in_threadpool(plane.finish, who, GrantId(id), why)
+    patience = min(wait.total_seconds(), _LONGEST_WAIT) if wait else 0.0
+    why = Why(finish.outcome)
+    grant = await in_thread(request, plane.finish, who, GrantId(id), why)
     with anyio.move_on_after(patience):
         while patience and grant.open:
             await anyio.sleep(_LOOK_EVERY)
-            grant = (await run_in_threadpool(_look, plane, who, grant.id)) or grant
+            grant = (await in_thread(request, _look, plane, who, grant.id)) or grant
     return JSONResponse({"grant": grant_json(grant)}, 202)
 
 
@@ -176,12 +224,3 @@ def _delivered(delivered: Delivered) -> dict[str, JsonValue]:
             for scope, fields in delivered.credentials.items()
         }
     return answer
-
-
-def _seconds(wait: str | None) -> float:
-    if wait is None:
-        return 0.0
-    try:
-        return min(parse_duration(wait).total_seconds(), _LONGEST_WAIT)
-    except ValueError as error:
-        raise InvalidRequestError(f"wait: {error}") from None
