@@ -124,7 +124,7 @@ class Requested(Answer):
 
 
 class Said(Reason):
-    """One decision of a dry run."""
+    """One decision, and what it would say."""
 
     says: Literal["yes", "no", "wait"]
 
@@ -132,7 +132,7 @@ class Said(Reason):
 class Explained(Answer):
     """What would be decided, and every reason for it."""
 
-    dry_run: Literal[True]
+    only_explained: Literal[True] = Field(alias="dry_run")
     decision: Literal["allow", "deny", "needs-approval"]
     status: Annotated[int, Field(description="What the request itself would be answered with.", ge=200, le=499)]
     retry_after: int | None = Field(description="Seconds.")

@@ -22,6 +22,7 @@ LARGEST_BODY: Final = 64 * 1024
 """Bytes."""
 BODY_WITHIN: Final = 10.0
 """Seconds from the end of the headers to the last byte of the body."""
+_MOST_VALUES: Final = 1000
 _LONGEST_URI: Final = 8 * 1024
 _ONCE: Final = ("host", "content-type", "content-length", "content-encoding", "idempotency-key")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -107,9 +108,18 @@ def _check_host(host: str | None, version: str) -> None:
 
 def _checked_json(body: bytes) -> None:
     try:
-        parse_object(body)
+        value = parse_object(body)
     except ValueError as error:
         raise InvalidRequestError(f"body: it {error}") from None
+    left, seen = [*value.values()], 0
+    while left:
+        seen += 1
+        # Each unknown key costs a sentence about it: ten thousand of them are a second of this machine's time.
+        if seen > _MOST_VALUES:
+            raise InvalidRequestError(f"body: it has more than {_MOST_VALUES} values")
+        inner = left.pop()
+        if isinstance(inner, dict | list):
+            left.extend(inner.values() if isinstance(inner, dict) else inner)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
