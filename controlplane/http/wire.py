@@ -124,11 +124,14 @@ class Wire(HttpToolsProtocol):
         self._refuse(TooSlowError(f"the headers did not arrive within {HEAD_WITHIN:g} s"))
 
     def _refuse(self, error: ControlPlaneError) -> None:
-        """Answer what has not become a request, and close; after an answer of the application nothing is said."""
+        """Answer what is no request, and close; where an answer has begun or is awaited before it, only close."""
         self._stop_timer()
         if self.transport.is_closing():
             return
-        if not self._answering:
+        if self._answering and not self.cycle.response_started and not self.pipeline:
+            self.cycle.disconnected = True  # its body turned out to be none: the application has nothing to say to it
+            self.cycle.message_event.set()
+        if not self._answering or self.cycle.disconnected:
             answer = problem(error)
             headers = [*answer.raw_headers, (b"connection", b"close"), (b"cache-control", b"no-store")]
             lines = [b"HTTP/1.1 %d %s" % (error.status, error.status.phrase.encode())]
