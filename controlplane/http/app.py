@@ -53,6 +53,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     )
     app.state.plane = plane
     app.state.rates = limits or rates()
+    app.state.last_look = health.LastLook()
     threads.reserve(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -6,6 +6,7 @@ import anyio
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
 from controlplane.http.answers import GRANT_ID, Explained, Grants, OneGrant, Requested, ShownGrant
@@ -152,7 +153,7 @@ async def finish_grant(
     with anyio.move_on_after(patience):
         while patience and grant.open:
             await anyio.sleep(_LOOK_EVERY)
-            grant = (await in_thread(request, _look, plane, who, grant.id)) or grant
+            grant = (await run_in_threadpool(_look, plane, who, grant.id)) or grant
     return JSONResponse({"grant": grant_json(grant)}, 202)
 
 

@@ -85,7 +85,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         case HTTPStatus.BAD_REQUEST:  # FastAPI's, where a body is no JSON in a way that `Intake` lets pass
             return problem(InvalidRequestError("body: it is not JSON"))
         case _:
-            return _answer(error.status_code, "http", {"detail": str(error.detail)}, error.headers)
+            raise error  # nobody here makes any other: it is a fault, and `Envelope` answers for it
 
 
 def _allowed(request: Request) -> list[str]:

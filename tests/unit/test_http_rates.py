@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from datetime import timedelta
 from typing import Any, cast
 
@@ -146,6 +147,7 @@ def test_finishing_never_waits_for_those_who_ask(plane: FakePlane) -> None:  # A
                 async with asyncio.timeout(10):
                     finished = await client.post(f"/v1/grants/{grant}/finish", headers=headers)
                     busy = await client.get("/v1/grants", headers=headers)
+                    assert (await client.get("/healthz")).status_code == 200
         finally:
             release.set()
             await asyncio.gather(*hanging)
@@ -154,6 +156,27 @@ def test_finishing_never_waits_for_those_who_ask(plane: FakePlane) -> None:  # A
     finished, busy = asyncio.run(story())
     assert finished.status_code == 202
     assert (busy.status_code, busy.json()["code"], busy.headers["retry-after"]) == (503, "busy", "1")
+
+
+def test_strangers_who_ask_whether_it_is_ready_make_it_look_once_a_second(plane: FakePlane) -> None:  # A17
+    looks = 0
+
+    def look() -> dict[str, str]:
+        nonlocal looks
+        looks += 1
+        return {}
+
+    cast("Any", plane).missing = look
+    app = limited(plane, asking="1/h")
+
+    async def flood() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://door") as client:
+            answers = await asyncio.gather(*(client.get("/readyz") for _ in range(50)))
+            assert {answer.status_code for answer in answers} == {200}
+
+    began = time.monotonic()
+    asyncio.run(flood())
+    assert looks <= 1 + (time.monotonic() - began)
 
 
 def test_every_route_that_ends_access_says_so_in_its_description(plane: FakePlane) -> None:  # A19
