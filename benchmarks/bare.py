@@ -61,6 +61,9 @@ class BareAgent:
         self._as_broker = token(broker_token)
         self._ids = RandomIds()
 
+    def prepare(self, grants: int) -> None:
+        """See Agent. Nothing is needed."""
+
     def ask(self) -> Held:
         """See Agent."""
         naming, scopes = self._way.compiled.naming, self._way.compiled.entitlement.scopes

@@ -1,6 +1,7 @@
 """`python -m benchmarks.decide`: what it costs to verify a token and decide, with few and with many entitlements."""
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,20 +16,26 @@ from rich.table import Table
 
 from benchmarks.figures import percentile
 from benchmarks.machine import machine
+from controlplane.dev.shipped import shipped
 from controlplane.grants.decide import decide
 from controlplane.model.canonical import JsonValue
-from controlplane.model.decision import Allow
+from controlplane.model.decision import Allow, Ruling
+from controlplane.model.entitlement import Entitlement
 from controlplane.model.grant import TaskId
+from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import parse_address
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation, Usage
+from controlplane.policies.cedar import CedarPolicy
+from controlplane.policies.load import SLICES
 from controlplane.sync.catalog import Catalog
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.world import SystemClock
 
 SUBJECT: Final = "repo:acme/agent:ref:refs/heads/main"
-_PARTS: Final = ("verify", "find", "decide", "all")
+_PARTS: Final = ("verify", "find", "policy", "decide", "all")
+"""`decide` is with `policy`, which is also told by itself."""
 
 # What every request has to be held against: several workloads, and each condition of context.
 _ENTITLEMENT: Final = """\
@@ -52,6 +59,19 @@ scopes:
 ttl: {{default: 5m, max: 15m}}
 """
 
+# Every entitlement has policies of its own besides the shipped guardrails.
+_SLICE: Final = """\
+@id("orders-{number}-from-prod")
+@reason("only what runs in production reads orders {number}")
+forbid (principal, action, resource)
+unless {{ principal.hasTag("environment") && principal.getTag("environment").contains("prod") }};
+
+@id("orders-{number}-reports-at-night")
+@reason("long reports are made at night")
+forbid (principal, action, resource)
+when {{ context.intent == "prepare-report" && context.ttl > duration("10m") && context.hour > 6 }};
+"""
+
 
 @click.command()
 @click.option("--loaded", type=click.IntRange(1), multiple=True, default=(1, 100, 1000), show_default=True)
@@ -68,22 +88,31 @@ def main(loaded: tuple[int, ...], iterations: int, as_json: bool) -> None:  # no
     for count, spans in figures.items():
         cells = [f"{spans[part][share]:.0f}" for part in _PARTS for share in ("p50", "p99")]
         table.add_row(str(count), *cells)
-    Console(highlight=False).print(table, f"Microseconds, {iterations} requests for each; load {machine()['load']}.")
+    Console(highlight=False, width=120).print(
+        table, f"Microseconds, {iterations} requests for each; load {machine()['load']}."
+    )
 
 
 def measured(count: int, iterations: int) -> dict[str, dict[str, float]]:
     """Percentiles of each part of a request, in microseconds, with `count` entitlements in the catalogue."""
     clock = SystemClock()
-    issuer = FakeIssuer(clock=clock)
+    issuer = FakeIssuer(name="idp", clock=clock)
     issuers = trusting(issuer, clock=clock)
     with tempfile.TemporaryDirectory(prefix="shorthold-bench-") as name:
-        directory = Path(name)
+        directory, policies = Path(name), Path(name) / "policies"
+        slices = policies / SLICES
+        slices.mkdir(parents=True)
+        shutil.copy(shipped("roles") / "policies" / "guardrails.cedar", policies)
         for number in range(count):
             (directory / f"orders-{number}.yaml").write_text(_ENTITLEMENT.format(number=number))
+            (slices / f"orders-{number}.cedar").write_text(_SLICE.format(number=number))
         catalog = Catalog(directory, LAYOUT, clock)
         found = catalog.all()
         if len(found) != count:
             raise click.ClickException(f"{len(found)} of {count} entitlements are sound: {catalog.problems[:1]}")
+        point = _Timed(CedarPolicy(policies))
+        if point.policy.broken is not None:
+            raise click.ClickException(point.policy.broken)
         address = parse_address("10.1.2.3")
         laps: dict[str, list[float]] = {part: [] for part in _PARTS}
         for lap in range(iterations):
@@ -93,12 +122,26 @@ def measured(count: int, iterations: int) -> dict[str, dict[str, float]]:
             who, verified = _timed(issuers.verify, token)
             compiled, looked_up = _timed(catalog.get, asked.entitlement)
             situation = Situation(at=clock.now(), address=address, environment="prod", usage=Usage(active=1))
-            decision, decided = _timed(decide, compiled and compiled.entitlement, who, asked, situation)
+            decision, decided = _timed(decide, compiled and compiled.entitlement, who, asked, situation, point)
             if not isinstance(decision, Allow):
                 raise click.ClickException(f"denied: {decision.reasons}")
-            for part, span in zip(_PARTS, (verified, looked_up, decided, verified + looked_up + decided), strict=True):
+            spans = (verified, looked_up, point.span, decided, verified + looked_up + decided)
+            for part, span in zip(_PARTS, spans, strict=True):
                 laps[part].append(span * 1e6)
     return {part: {"p50": percentile(spans, 0.5), "p99": percentile(spans, 0.99)} for part, spans in laps.items()}
+
+
+class _Timed:
+    """The decision point, and how long its last ruling took."""
+
+    def __init__(self, policy: CedarPolicy) -> None:
+        self.policy, self.span = policy, 0.0
+
+    def __call__(
+        self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+    ) -> Ruling:
+        ruling, self.span = _timed(self.policy, entitlement, who, asked, situation)
+        return ruling
 
 
 def _timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

@@ -45,11 +45,16 @@ class OurAgent:
 
     def __init__(self, api: Wire, vault: Wire, mint: Callable[[], Secret], asked: dict[str, Any]) -> None:
         self._api, self._vault, self._mint, self._asked = api, vault, mint, asked
-        self._own = bearer(mint().reveal())
+        self._own: dict[str, str] = {}
+        self._waiting: list[dict[str, str]] = []
+
+    def prepare(self, grants: int) -> None:
+        """See Agent. One token asks for one grant."""
+        self._waiting += [bearer(self._mint().reveal()) for _ in range(grants)]
 
     def ask(self) -> Held:
         """See Agent."""
-        self._own = bearer(self._mint().reveal())  # one token asks for one grant
+        self._own = self._waiting.pop()
         answer = self._api.call("POST", "/v1/grants", self._asked, self._own, status=201)
         wrapped = token(answer["wrapping_token"])
         opened = self._vault.call("POST", "/v1/sys/wrapping/unwrap", {}, wrapped)["data"]["orders"]

@@ -101,6 +101,9 @@ class PlainAgent:
     def __init__(self, vault: Wire, token: Secret) -> None:
         self._vault, self._token = vault, token
 
+    def prepare(self, grants: int) -> None:
+        """See Agent. Nothing is needed."""
+
     def ask(self) -> Held:
         """See Agent."""
         login = {"role": ROLE, "jwt": self._token.reveal()}

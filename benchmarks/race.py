@@ -50,6 +50,7 @@ class Race:
         """One grant whose credential is really used, and really refused afterwards: a fast no-op must not win."""
         agent, watch = way.agent(), way.watch()
         try:
+            agent.prepare(1)
             held = agent.ask()
             dsn = self.dsn(held.username, Secret(held.password))
             check_works(dsn)
@@ -113,6 +114,7 @@ class _Runner:
 
     def warm_up(self) -> None:
         """One grant before the clock starts: connections are open, and pages and caches warm."""
+        self.agent.prepare(self.share + 1)
         self._finish(self.agent.ask())
 
     def _run(self) -> None:

@@ -20,6 +20,10 @@ class Held:
 class Agent(Protocol):
     """One agent with its own connections."""
 
+    def prepare(self, grants: int) -> None:
+        """Get from its own issuer what it needs to ask for so many grants; before the clock starts."""
+        ...
+
     def ask(self) -> Held:
         """Everything until the credential is in hand. Raises: WrongAnswerError."""
         ...

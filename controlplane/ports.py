@@ -6,9 +6,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.decision import Ruling
+from controlplane.model.entitlement import Entitlement, Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import SingleUse, VerifiedClaims, WorkloadId
 from controlplane.model.lease import (
@@ -26,8 +29,9 @@ from controlplane.model.lease import (
     Wrapped,
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.model.situation import Usage
+from controlplane.model.situation import Situation, Usage
 
 
 class Clock(Protocol):
@@ -67,6 +71,19 @@ class Entitlements(Protocol):
 
     def all(self) -> Sequence[Compiled]:
         """Every sound entitlement, by name."""
+        ...
+
+
+class Policy(Protocol):
+    """Policy-as-code: rules that people wrote beside the entitlements."""
+
+    def __call__(
+        self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+    ) -> Ruling:
+        """Whether some policy permits it and none forbids. Never raises: what cannot be evaluated is a no.
+
+        Asked for eligible workloads only, because its reasons name what is in force.
+        """
         ...
 
 
@@ -166,6 +183,42 @@ class Transaction(Protocol):
         """
         ...
 
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people, counted up to `enough`.
+
+        Until this transaction ends, nobody else who asks this of the same workload gets an answer.
+        """
+        ...
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes.
+
+        Raises: LostRaceError: this subject of this issuer has agreed to the grant before, or there is no such grant.
+        """
+        ...
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no. Raises: LostRaceError: somebody else denied the grant before, or there is no such grant."""
+        ...
+
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first; `Store.settle_freezes` waits until this transaction ends.
+
+        Ask before anything else that waits for others.
+        """
+        ...
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze. Raises: LostRaceError: its id was used before."""
+        ...
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end, and since when it has (compare-and-set); nothing else of it ever changes.
+
+        Raises: LostRaceError: it is not as `before` any more; the transaction is void.
+        """
+        ...
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         ...
@@ -199,6 +252,20 @@ class Store(Protocol):
         """A page of grants, newest first; `before` is the last id of the page before."""
         ...
 
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first; `before` as for `grants`."""
+        ...
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        ...
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        ...
+
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""
         ...
@@ -219,8 +286,30 @@ class Store(Protocol):
         """Give up a hold early. Repeating it, or a hold that ran out, changes nothing."""
         ...
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        ...
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before, some hundred at a time; how many. 0: none is left."""
+        ...
+
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        ...
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first: those active at an instant, or all; `before` as in `grants`."""
+        ...
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended that asked for freezes before this call, at any replica.
+
+        Whoever asks from now on sees every freeze that is committed now.
+        Raises: StoreUnavailableError: one of them hangs; whatever was committed stays.
+        """
         ...
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:

@@ -173,6 +173,8 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     targets: dict[str, TargetSettings] = {}
     roles: Path = Path("roles")
+    policies: Path | None = None
+    """The directory of the Cedar policies; `policies` beside the entitlements where it is not set."""
     environment: Name | None = None
     """The environment that this control plane grants for: what `context.environments` is held against."""
     access: tuple[AccessSettings, ...] = ()
@@ -186,6 +188,11 @@ class Settings(BaseSettings):
                 "use https://, or say vault.plaintext = true where the network itself is trusted"
             )
         return self
+
+    @property
+    def policies_directory(self) -> Path:
+        """Where the policies stand."""
+        return self.policies or self.roles / "policies"
 
     @classmethod
     @override

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -17,8 +21,14 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
+from controlplane.grants.who import WhoCould
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
+from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys.files import load, load_or_create
@@ -31,6 +41,7 @@ from controlplane.model.errors import (
     VaultUnavailableError,
 )
 from controlplane.model.secret import Secret
+from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
@@ -60,8 +71,18 @@ class ControlPlane:
     request: RequestGrant
     explain: ExplainGrant
     show: ShowGrant
+    who_could: WhoCould
     finish: FinishGrant
+    watch: Watch
+    approve: ApproveGrant
+    deny: DenyGrant
+    collect: CollectGrant
+    freeze: FreezeSelection
+    thaw: ThawFreeze
+    freezes: ListFreezes
+    read_audit: ReadAudit
     entitlements: Entitlements
+    policy: CedarPolicy
     worker: Worker
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
@@ -79,6 +100,8 @@ class ControlPlane:
                 check()
             except ControlPlaneError as error:
                 found[what] = error.detail
+        if (broken := self.policy.broken) is not None:
+            found["policies"] = broken
         return found
 
     def _ask_vault(self) -> None:
@@ -108,6 +131,7 @@ def wire(settings: Settings) -> ControlPlane:
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
+    access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
@@ -130,7 +154,7 @@ def wire(settings: Settings) -> ControlPlane:
         threads=settings.worker.threads,
         hold=settings.worker.hold,
     )
-    entitlements = Catalog(settings.roles, layout, clock)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -143,6 +167,7 @@ def wire(settings: Settings) -> ControlPlane:
         wake=worker.wake,
     )
     situate = Situate(clock=clock, environment=settings.environment)
+    policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -151,21 +176,52 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         store=store,
         situate=situate,
+        policy=policy,
         issue=issue,
         issuing_within=settings.vault.issuing_within,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
     )
+    access = _access(settings)
+    watch = Watch(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        access=lambda: access,
+    )
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
-        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate),
+        explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
+        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        watch=watch,
+        approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
+        deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
+        collect=CollectGrant(
+            clock=clock,
+            record=record,
+            engines=engines(),
+            store=store,
+            watch=watch,
+            situate=situate,
+            policy=policy,
+            issue=issue,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
+        freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        thaw=ThawFreeze(clock=clock, record=record, store=store),
+        freezes=ListFreezes(clock=clock, store=store),
+        read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        policy=policy,
         worker=worker,
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
-        access=_access(settings),
+        access=access,
         store=store,
         vault=broker,
         session=session,
@@ -187,10 +243,13 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:
-    known = {issuer.name for issuer in settings.issuers}
+    issuers = known(settings.issuers)
     for given in settings.access:
-        if given.issuer not in known:
+        if given.issuer not in issuers:
             raise ConfigurationError(f"access names the issuer {given.issuer}, which is none of issuers")
+        for path in (*given.claims, *([] if given.groups is None else [given.groups])):
+            if why := issuers[given.issuer].why_not(path):
+                raise ConfigurationError(f"access selects by {path} of the issuer {given.issuer}: {why}")
     return [given.rule for given in settings.access]
 
 

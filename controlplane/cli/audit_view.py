@@ -38,7 +38,7 @@ def sentence(event: Event) -> str:
         return canonical(body).decode()
 
 
-def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: PLR0911 # a table: one line a kind
+def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911 # a table: one line a kind
     match kind:
         case Kind.TOKEN_REJECTED:
             more = body.get("left_out_before")
@@ -59,6 +59,10 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: PLR0911 # a table: 
         case Kind.LEASE_REVOKED:
             proof = "verified gone" if body["verified"] else "NOT verified"
             return f"{body['principal']}: {proof}, {body['method']}"
+        case Kind.SELECTION_FROZEN | Kind.THAW_AGREED | Kind.SELECTION_THAWED:
+            return f"{body['selection']}, by {body['issuer']} {body['subject']}: {body['reason']} ({body['freeze']})"
+        case Kind.AUDIT_READ:
+            return f"{body['limit']} events after {body['after']} at most, by {body['issuer']} {body['subject']}"
         case Kind.GRANT_REVOKED:
             return "verified gone" if body["verified"] else "NOT verified"
         case _:

@@ -12,9 +12,11 @@ COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
-    "grant": "Request, show, list and finish grants.",
+    "grant": "Request, collect, show and finish grants; approve and deny.",
+    "incident": "Freeze and thaw what may be granted.",
+    "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
-    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema.",
+    "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",
     "vault": "Set up mounts, policies and trust in Vault.",
 }
 """Every command with its line of help; each lives in the file of its name and is called like it."""

@@ -1,23 +1,21 @@
-"""`shorthold grant`: request, explain, show, list and finish grants."""
+"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve and deny those of others."""
 
-import re
-import ssl
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-from typing_extensions import override
 
+from controlplane.cli import approval
+from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
-from controlplane.model.errors import ConfigurationError, ControlPlaneError
-from controlplane.sdk.client import AnsweredError, Shorthold
+from controlplane.cli.unwrapping import unwrapped, vault_settings
+from controlplane.sdk.client import Shorthold
 
 if TYPE_CHECKING:
-    from controlplane.settings import VaultSettings
+    from controlplane.cli.unwrapping import Vault
 
-PENDING, RESIDUAL = 4, 5
-"""Exit statuses: waiting for approval; something could not be verified gone."""
+DENIED, PENDING, RESIDUAL = 3, 4, 5
+"""Exit statuses: refused; waiting for approval; something could not be verified gone."""
 
 _WHY = ("decision", "says", "code", "detail")
 _OUTCOMES = {
@@ -25,35 +23,15 @@ _OUTCOMES = {
     "deny": "A request would be denied now.",
     "needs-approval": "A request would wait until people have agreed.",
 }
-_EXPLAINED = {"allow": 0, "deny": 3, "needs-approval": PENDING}
+_EXPLAINED = {"allow": 0, "deny": DENIED, "needs-approval": PENDING}
+_WAITING = frozenset({"pending", "approved"})
+_OPENS = frozenset({"wrapping_token", "credentials"})
 _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
-
-
-class NotUnwrappedError(ControlPlaneError):
-    """A grant was made, but its wrapping token could not be opened at Vault: nobody has its credentials."""
-
-    code, exit_status = "not-unwrapped", 2
-    hint = (
-        "See that BAO_ADDR or vault.addr and its TLS settings are right from here, and ask anew. If Vault says that "
-        "the wrapping token is not valid and nobody of yours opened it, tell your incident responder."
-    )
-
-
-class GrantIdType(click.ParamType[str]):
-    """The id of a grant, so that a slip of the hand is told before anything is sent."""
-
-    name = "id"
-
-    @override
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"gr_[a-z2-7]{24}", value):
-            self.fail(f"{value!r} is no grant id: it looks like gr_ and 24 characters", param, ctx)
-        return value
 
 
 @click.group()
 def grant() -> None:
-    """Request, explain, show, list and finish grants.
+    """Request, explain, collect, show, list and finish grants; approve and deny those of others.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
     nobody is exit status 3, as a denial is.
@@ -62,7 +40,13 @@ def grant() -> None:
     Examples:
       shorthold grant request orders-read --task T-1 --intent answer-question --reason "who ordered?"
       shorthold grant finish gr_... --wait 10s
+      shorthold grant pending
+      shorthold grant approve gr_...
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+
+
+for command in (approval.pending, approval.approve, approval.deny):
+    grant.add_command(command)
 
 
 @grant.command()
@@ -71,7 +55,10 @@ def grant() -> None:
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
-@click.option("--idempotency-key", default=None, help="Asking again with the same key makes no second grant.")
+@click.option(
+    "--idempotency-key", default=None, help="Asking again with the same key makes no second grant; a new one otherwise."
+)
+@click.option("--wait", is_flag=True, help="Where people have to agree: wait until they have, and collect it.")
 @click.option("--unwrap", is_flag=True, help="Open the wrapping token at Vault and print the credentials.")
 @output_option
 def request(  # noqa: PLR0917 # click passes each option by name
@@ -81,24 +68,46 @@ def request(  # noqa: PLR0917 # click passes each option by name
     reason: str | None,
     ttl: str | None,
     idempotency_key: str | None,
+    wait: bool,
     unwrap: bool,
     output: str,
 ) -> None:
-    """Ask for ENTITLEMENT; the answer has a wrapping token that opens once, at Vault, within a minute."""
+    """Ask for ENTITLEMENT; the answer has a wrapping token that opens once, at Vault, within a minute.
+
+    Exit status 4 while people have to agree: collect it with `shorthold grant collect` once they have.
+    """
     asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl}
-    at = _vault() if unwrap else None  # what is wrong with the settings is told before anything is made
-    with _client() as client:
-        answer = _told(lambda: client.request(asked, key=idempotency_key))
+    at = vault_settings() if unwrap else None  # what is wrong with the settings is told before anything is made
+    with client() as api:
+        answer = told(lambda: api.request(asked, key=idempotency_key))
         granted: dict[str, Any] = answer["grant"]
-        if at is not None and "wrapping_token" in answer:
-            answer["credentials"] = _unwrapped(client, at, granted["id"], answer.pop("wrapping_token"))
-    delivered = bool(answer.keys() & {"wrapping_token", "credentials"})
-    show(answer if output != "table" else _summary(answer), output)
-    if granted["state"] == "pending":
-        say("It waits for approval; nothing has been made yet.")
+        if wait and granted["state"] in _WAITING:
+            say(f"{granted['id']} waits for approval, until {granted['expires_at']} at most.")
+            answer = _collected(api, granted["id"], wait=True)
+            granted = answer["grant"]
+        _print_delivered(api, answer, at, output)
+    if granted["state"] in _WAITING:
+        for_whom = "for approval" if granted["state"] == "pending" else "to be collected"
+        say(f"It waits {for_whom}; nothing has been made yet: `shorthold grant collect {granted['id']} --wait`.")
         sys.exit(PENDING)
-    if not delivered:
+    if not answer.keys() & _OPENS:
         say("This key was used before, and what it opened was handed out then. Finish this grant and ask anew.")
+
+
+@grant.command()
+@click.argument("id", type=GrantIdType())
+@click.option("--wait", is_flag=True, help="Wait until people have agreed, as long as the grant does.")
+@click.option("--unwrap", is_flag=True, help="Open the wrapping token at Vault and print the credentials.")
+@output_option
+def collect(id: str, wait: bool, unwrap: bool, output: str) -> None:
+    """Get the credential of a grant that was approved, once.
+
+    Everything is decided anew before: a window may have closed, a freeze begun. Exit status 4: people still have to
+    agree.
+    """
+    at = vault_settings() if unwrap else None
+    with client() as api:
+        _print_delivered(api, _collected(api, id, wait=wait), at, output)
 
 
 @grant.command()
@@ -113,29 +122,32 @@ def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: s
     Exit status: 0 it would be granted, 3 denied, 4 people have to agree first.
     """
     asked = {"entitlement": entitlement, "task": task, "intent": intent, "ttl": ttl}
-    with _client() as client:
-        answer = _told(lambda: client.explain(asked))
+    with client() as api:
+        answer = told(lambda: api.explain(asked))
     show(answer if output != "table" else answer["reasons"], output, columns=_WHY)
     say(_OUTCOMES[answer["decision"]])
-    sys.exit(_EXPLAINED[answer["decision"]])
+    spent = answer["decision"] != "deny" and answer.get("token_spent")
+    if spent:
+        say("But not with this token, which has asked for a grant before: get a new one from your issuer first.")
+    sys.exit(DENIED if spent else _EXPLAINED[answer["decision"]])
 
 
 @grant.command(name="show")
 @click.argument("id", type=GrantIdType())
 @output_option
 def show_(id: str, output: str) -> None:
-    """Show one grant of yours, its leases and its receipt."""
-    with _client() as client:
-        answer = _told(lambda: client.show(id))
-    _print_grant(answer, output)
+    """Show one grant that you may see, its leases and its receipt."""
+    with client() as api:
+        answer = told(lambda: api.show(id))
+    print_grant(answer, output)
 
 
 @grant.command(name="list")
 @click.option("-o", "--output", type=click.Choice([*FORMATS, "id"]), default="table", show_default=True)
 def list_(output: str) -> None:
-    """List your newest grants; `-o id` prints nothing but their ids."""
-    with _client() as client:
-        answer = _told(client.list)
+    """List your newest grants, or with a role everybody's; `-o id` prints nothing but their ids."""
+    with client() as api:
+        answer = told(api.list)
     if output == "id":
         for granted in answer["grants"]:
             click.echo(granted["id"])
@@ -150,9 +162,9 @@ def list_(output: str) -> None:
 @output_option
 def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
     """End a grant. Without --wait it returns as soon as the end is on disk."""
-    with _client() as client:
-        answer = _told(lambda: client.finish(id, outcome=outcome, wait=wait))
-    _print_grant(answer, output)
+    with client() as api:
+        answer = told(lambda: api.finish(id, outcome=outcome, wait=wait))
+    print_grant(answer, output)
     ended: dict[str, Any] = answer["grant"]
     if ended["state"] in {"lapsed", "denied"}:
         say(f"Nothing was ever made for this grant, so there is nothing to take back: it is {ended['state']}.")
@@ -164,90 +176,13 @@ def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
         sys.exit(RESIDUAL)
 
 
-def _client() -> Shorthold:
-    from controlplane.settings import caller
-
-    me = caller()
-    return Shorthold(me.addr, lambda: caller().token, timeout=90)
-
-
-def _vault() -> "tuple[VaultSettings, ssl.SSLContext | None]":
-    """Where wrapping tokens are opened, and whom to trust there.
-
-    Raises: ConfigurationError: a certificate or key of the settings cannot be read.
-    """
-    from controlplane.settings import load
-
-    vault = load().vault
-    if not vault.addr.startswith("https:"):
-        return vault, None
-    try:
-        tls = ssl.create_default_context(cafile=vault.cacert)
-        if vault.client_cert:
-            tls.load_cert_chain(vault.client_cert, vault.client_key)
-    except OSError as error:  # an SSLError is one
-        raise ConfigurationError(f"vault.cacert, client_cert or client_key: {error.strerror or error}") from None
-    if vault.skip_verify:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    return vault, tls
+def _collected(api: Shorthold, id: str, *, wait: bool) -> dict[str, Any]:
+    while wait and told(lambda: api.show(id, wait="30s"))["grant"]["state"] == "pending":
+        pass  # the other side is what waits: half a minute each time
+    return told(lambda: api.collect(id))
 
 
-def _unwrapped(
-    client: Shorthold, at: "tuple[VaultSettings, ssl.SSLContext | None]", id: str, token: str
-) -> dict[str, dict[str, str]]:
-    from controlplane.model.secret import Secret
-
-    vault, tls = at
-    try:
-        opened = client.unwrap(vault.addr, Secret(token), namespace=vault.namespace, tls=tls)
-    except ControlPlaneError as error:
-        raise NotUnwrappedError(
-            f"Vault at {vault.addr} did not open the credentials of {id}: {error.detail}; {_given_up(client, id)}"
-        ) from None
-    return {scope: {name: value.reveal() for name, value in fields.items()} for scope, fields in opened.items()}
-
-
-def _given_up(client: Shorthold, id: str) -> str:
-    """End a grant that nobody can use any more, and say how that went."""
-    try:
-        client.finish(id, outcome="failed")
-    except ControlPlaneError as error:
-        return f"and it could not be finished ({error.detail}): run `shorthold grant finish {id} --outcome failed`"
-    return "it was finished as failed"
-
-
-def _told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Make the call; a refusal is told with its reasons, and its kind is the exit status."""
-    try:
-        return call()
-    except AnsweredError as error:
-        click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
-        for why in error.problem.get("reasons", ()):
-            say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
-        if hint := error.problem.get("hint"):
-            say(f"  What to do: {hint}")
-        sys.exit(error.told_exit_status)
-
-
-def _summary(answer: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to see of a grant, as one flat table."""
-    told: dict[str, Any] = answer["grant"]
-    names = ("id", "state", "entitlement", "task", "intent", "expires_at", "why", "revoked_at", "failing")
-    flat = {name: told.get(name) for name in names}
-    for lease in answer.get("leases", ()):
-        flat[f"lease {lease['scope']}"] = lease["principal"]
-    receipt: dict[str, Any] = told.get("receipt") or {}
-    for number, end in enumerate(receipt.get("ended", ()), 1):
-        proof = "verified gone" if end["verified"] else "NOT verified"
-        whose = "" if end["principal"] in end["evidence"] else f"{end['principal']}: "
-        flat[proof if number == 1 else f"{proof} ({number})"] = f"{whose}{end['evidence']} ({end['method']})"
-    for scope, fields in answer.get("credentials", {}).items():
-        flat |= {f"{scope}.{name}": value for name, value in fields.items()}
-    if token := answer.get("wrapping_token"):
-        flat["wrapping_token"] = token
-    return flat
-
-
-def _print_grant(answer: dict[str, Any], output: str) -> None:
-    show(answer if output != "table" else _summary(answer), output)
+def _print_delivered(api: Shorthold, answer: dict[str, Any], at: "Vault | None", output: str) -> None:
+    if at is not None and "wrapping_token" in answer:
+        answer["credentials"] = unwrapped(api, at, answer["grant"]["id"], answer.pop("wrapping_token"))
+    show(answer if output != "table" else summary(answer), output)

@@ -33,16 +33,16 @@ def show(data: JsonValue, output: str, *, columns: Sequence[str] = ()) -> None:
 
             click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
         case _ if isinstance(data, list):
-            rows = [[_cell(row.get(name)) for name in columns] for row in data if isinstance(row, Mapping)]
+            rows = [[cell(row.get(name)) for name in columns] for row in data if isinstance(row, Mapping)]
             _table(rows, columns)
         case _ if isinstance(data, Mapping):
             told = {name: value for name, value in data.items() if value is not None}
             blocks = {name: value for name, value in told.items() if isinstance(value, str) and "\n" in value.strip()}
-            _table([[name, _cell(value)] for name, value in told.items() if name not in blocks], ())
+            _table([[name, cell(value)] for name, value in told.items() if name not in blocks], ())
             for name, text in blocks.items():  # a certificate, say: to be copied as it stands
-                click.echo("\n".join([f"{name}:", *(_cell(line) for line in text.strip().splitlines())]))
+                click.echo("\n".join([f"{name}:", *(cell(line) for line in text.strip().splitlines())]))
         case _:
-            click.echo(_cell(data))
+            click.echo(cell(data))
 
 
 def instant(text: str) -> str:
@@ -60,7 +60,7 @@ def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     for name in columns or ("", ""):
         table.add_column(name, overflow="fold", no_wrap=bool(columns))
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: what others wrote is never read as markup
+        table.add_row(*(Text(text) for text in row))  # Text: what others wrote is never read as markup
     # A list is a line an item, however narrow the terminal; and whatever reads a pipe gets whole lines.
     console = Console(highlight=False, width=None if sys.stdout.isatty() and not columns else _WIDE)
     with console.capture() as drawn:
@@ -69,7 +69,8 @@ def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
         click.echo(line.rstrip())
 
 
-def _cell(value: JsonValue) -> str:
+def cell(value: JsonValue) -> str:
+    """One value as a person reads it; what does not print is replaced, so that nobody's text moves a terminal."""
     if value is None:
         return ""
     if isinstance(value, str):

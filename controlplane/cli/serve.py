@@ -50,8 +50,10 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
             f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
         ) from None
     allow_many_files()
+    plane = wire(settings)
+    plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
     limits = rates(settings.api.rate, settings.api.ending_rate)
-    app = create_app(wire(settings), worker=worker, limits=limits)
+    app = create_app(plane, worker=worker, limits=limits)
     config = uvicorn.Config(
         app,
         http=Wire,

@@ -34,7 +34,7 @@ _prune_option = click.option(
 
 @click.group()
 def sync() -> None:
-    """Make Vault's roles equal the entitlements: lint, plan, apply, schema.
+    """Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.
 
     It needs the entitlements and a Vault token (BAO_TOKEN or VAULT_TOKEN), or the identity `vault.sync` of the
     settings. What is not under our prefix is never touched.
@@ -51,12 +51,16 @@ def sync() -> None:
 @_roles_option
 @output_option
 def lint(directory: Path | None, output: str) -> None:
-    """Check every entitlement; all problems are shown, with file, line and column."""
+    """Check every entitlement and every policy; all problems are shown, with file, line and column."""
+    from controlplane.policies.lint import lint as lint_policies
     from controlplane.sync.problem import Severity
 
     found, _ = _review(directory)
+    names = {path.stem for path in _directory(directory).glob("*.yaml")}
+    policies, of_policies = lint_policies(_policies(directory), names)
+    problems = (*found.problems, *of_policies)
     if output == "table":
-        for problem in found.problems:
+        for problem in problems:
             click.secho(str(problem), fg="red" if problem.severity is Severity.ERROR else "yellow")
     else:
         show(
@@ -69,14 +73,15 @@ def lint(directory: Path | None, output: str) -> None:
                     "rule": problem.rule,
                     "message": problem.message,
                 }
-                for problem in found.problems
+                for problem in problems
             ],
             output,
         )
-    warnings = len(found.problems) - len(found.errors)
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
     say(f"{_counted(len(found.compiled), 'sound entitlement')}, "
-        f"{_counted(len(found.errors), 'error')}, {_counted(warnings, 'warning')}.")  # fmt: skip
-    if found.errors:
+        f"{len(policies.statements)} sound {'policy' if len(policies.statements) == 1 else 'policies'}, "
+        f"{_counted(errors, 'error')}, {_counted(len(problems) - errors, 'warning')}.")  # fmt: skip
+    if errors:
         sys.exit(1)
 
 
@@ -140,6 +145,34 @@ def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, out
 
 
 @sync.command()
+@click.argument("entitlement")
+@_roles_option
+@output_option
+def who(entitlement: str, directory: Path | None, output: str) -> None:
+    """Show who could have ENTITLEMENT, when, from where, how often and with whose approval.
+
+    It reads the document only: freezes, policies and what is used of its budgets are not looked at.
+    """
+    from controlplane.cli.who_view import flat
+    from controlplane.engines import engines
+    from controlplane.grants.who import prospect, told
+    from controlplane.issuers.trust.known import known
+    from controlplane.model.errors import BrokenEntitlementsError
+    from controlplane.settings import load
+    from controlplane.world import SystemClock
+
+    found, _ = _review(directory)
+    sound = {item.entitlement.name: item.entitlement for item in found.compiled}
+    if entitlement not in sound:
+        if wrong := [str(problem) for problem in found.errors if problem.file == f"{entitlement}.yaml"]:
+            raise BrokenEntitlementsError("\n  ".join([f"{entitlement} has errors:", *wrong]))
+        raise click.UsageError(f"there is no entitlement {entitlement}, only: {', '.join(sound) or 'none at all'}")
+    issuers = known(load().issuers) or None
+    data = told(prospect(sound[entitlement], engines(), at=SystemClock().now(), issuers=issuers))
+    show(flat(data) if output == "table" else data, output)
+
+
+@sync.command()
 @click.option("--write", is_flag=True, help="Write it beside the entitlements instead of printing it.")
 @_roles_option
 def schema(write: bool, directory: Path | None) -> None:
@@ -165,17 +198,31 @@ def _directory(given: Path | None) -> Path:
     return given or load().roles
 
 
+def _policies(given: Path | None) -> Path:
+    from controlplane.settings import load
+
+    return load().policies_directory if given is None else given / "policies"
+
+
 def _review(given: Path | None) -> tuple["Review", "Layout"]:
     from controlplane.engines import engines
+    from controlplane.issuers.trust.known import known
     from controlplane.settings import load
     from controlplane.sync.review import review
     from controlplane.world import SystemClock
 
     settings = load()
     layout = settings.vault.layout
-    issuers = frozenset(issuer.name for issuer in settings.issuers) or None
-    today = SystemClock().now().date()
-    return review(given or settings.roles, layout, engines(), today=today, issuers=issuers), layout
+    here = bool(settings.issuers)  # elsewhere nobody has the settings of the control plane
+    found = review(
+        given or settings.roles,
+        layout,
+        engines(),
+        today=SystemClock().now().date(),
+        issuers=known(settings.issuers) if here else None,
+        access=[rule.rule for rule in settings.access] if here else None,
+    )
+    return found, layout
 
 
 def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool) -> None:

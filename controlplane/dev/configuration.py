@@ -31,6 +31,7 @@ def write_configuration(
     keys = home.part("keys")
     document: dict[str, Any] = {
         "roles": str(roles_directory(project)),
+        "policies": str(policies_directory(project)),
         "environment": "dev",
         "api": {"host": loopback.HOST, "port": home.known_port("serve"), "rate": "1000/s"},
         "store": {"url": f"sqlite:///{home.directory / 'shorthold.db'}"},
@@ -71,6 +72,12 @@ def roles_directory(project: Path) -> Path:
     """The project's own entitlements if it has any, else the shipped examples."""
     own = project / "roles"
     return own if own.is_dir() else shipped("roles")
+
+
+def policies_directory(project: Path) -> Path:
+    """The policies beside the project's own entitlements if there are any, else the shipped ones."""
+    own = roles_directory(project) / "policies"
+    return own if own.is_dir() else shipped("roles") / "policies"
 
 
 def configuration_file(home: Home) -> Path:

@@ -1,48 +1,61 @@
 """May this workload, right now, have exactly that? Pure, total and ordered; every no is collected.
 
-The decisions are always separate and always in this order: eligibility (may it ever ask?), context (is it right
-now?), scope (does it cover only what is needed?). Then comes approval. Default is deny. A freeze will stand before
-eligibility, policy between scope and approval.
+The decisions are always separate and always in this order: freeze (is it stopped for now?), eligibility (may it ever
+ask?), context (is it right now?), scope (does it cover only what is needed?), policy (do the rules beside the
+entitlements permit it?). Then comes approval. Default is deny.
 """
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 from controlplane.grants.context import Broken, Held, context
+from controlplane.grants.frozen import frozen
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Entitlement
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
+from controlplane.ports import Policy
+
+MOST_WAITING = 20
+"""How many grants of one workload may wait for people at once: whoever decides on them has other things to do, too."""
 
 MIN_TTL = timedelta(seconds=5)
 """Below this a lease would end before its holder has opened it."""
 
 
-def decide(entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation) -> Decision:
-    """The decision on one request.
+def decide(
+    entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation, policy: Policy
+) -> Decision:
+    """The decision on one request. `policy` is asked whatever context and scope said, so that every no is told.
 
     A workload that is not eligible learns nothing else: an entitlement that does not exist, and one that
-    is not for it, are refused with the same words (promise P12).
+    is not for it, are refused with the same words (promise P12). A freeze beats everything (promise P8).
     """
     if entitlement is None or not entitlement.admits(who):
-        return Deny(reasons=(_not_eligible(who, asked),))
+        return Deny(reasons=(*frozen(situation.freezes, who, asked, None), _not_eligible(who, asked)))
+    stopped = frozen(situation.freezes, who, asked, entitlement)
     conditions = tuple(context(entitlement, situation))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
     outside = tuple(_scope(entitlement, asked))
+    ruling = policy(entitlement, who, asked, situation)
     yes = (
         Reason(decision=Decides.ELIGIBILITY, code="eligible", detail=f"{who.issuer} {who.subject} may ask for this"),
         *(found.reason for found in conditions if isinstance(found, Held)),
         *(() if outside else (_in_scope(asked),)),
+        *(ruling.reasons if ruling.permitted else ()),
     )
-    if broken or outside:
+    if stopped or broken or outside or not ruling.permitted:
+        forbidden = () if ruling.permitted else ruling.reasons
         return Deny(
-            reasons=(*(found.reason for found in broken), *outside),
+            reasons=(*stopped, *(found.reason for found in broken), *outside, *forbidden),
             passed=yes,
-            over_budget=not outside and all(found.budget for found in broken),
+            over_budget=not (stopped or outside or forbidden) and all(found.budget for found in broken),
             retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
         )
+    if entitlement.approval is not None and situation.waiting >= MOST_WAITING:
+        return Deny(reasons=(_too_many_wait(situation.waiting),), passed=yes, over_budget=True)
     if entitlement.approval is not None:
         quorum = entitlement.approval.quorum
         waits = Reason(
@@ -65,6 +78,14 @@ def _not_eligible(who: VerifiedClaims, asked: GrantRequest) -> Reason:
         decision=Decides.ELIGIBILITY,
         code="not-eligible",
         detail=f"{who.issuer} {who.subject} is not eligible for an entitlement called {asked.entitlement}",
+    )
+
+
+def _too_many_wait(waiting: int) -> Reason:
+    return Reason(
+        decision=Decides.APPROVAL,
+        code="too-many-waiting",
+        detail=f"{waiting} grants of this workload wait for approval already: withdraw some, or wait for their end",
     )
 
 

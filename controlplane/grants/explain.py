@@ -10,7 +10,15 @@ from controlplane.model.event import Kind
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Entitlements, Recorder, Store
+from controlplane.ports import Entitlements, Policy, Recorder, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would be decided. `spent`: the token asked for a grant before, so that a request would be refused anyway."""
+
+    decision: Decision
+    spent: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +29,9 @@ class ExplainGrant:
     entitlements: Entitlements
     store: Store
     situate: Situate
+    policy: Policy
 
-    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, address: Address | None = None) -> Decision:
+    def __call__(self, who: VerifiedClaims, asked: GrantRequest, *, address: Address | None = None) -> Explanation:
         """The decision with every yes and every no; no budget is spent by asking.
 
         Only the audit log keeps that it was asked for: whoever tries out what he may do is seen doing it. A
@@ -31,7 +40,8 @@ class ExplainGrant:
         compiled = self.entitlements.get(asked.entitlement)
         entitlement = None if compiled is None else compiled.entitlement
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             facts = told(asked, who, decision.reasons)
             tx.append(self.record(Kind.GRANT_EXPLAINED, **facts, outcome=decision.outcome))
-        return decision
+        return Explanation(decision=decision, spent=who.single_use is not None and self.store.spent(who.single_use))

@@ -12,7 +12,7 @@ from controlplane.model.secret import Secret
 from controlplane.ports import Clock, Issuers, Recorder, Store
 
 RECORDED_PER_SECOND = 20
-"""Rejections that leave an event each. Anybody can cause them, and every event is a durable write."""
+"""Rejections, or replays, that leave an event each. Anybody can cause them, and every event is a durable write."""
 
 
 class Rejections:

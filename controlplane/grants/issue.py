@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from controlplane.grants.asked import granted_scopes
+from controlplane.grants.frozen import frozen
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
 from controlplane.model.entitlement import Delivery
 from controlplane.model.errors import (
     ControlPlaneError,
+    FrozenError,
     NotSyncedError,
     UnexpectedTokenError,
     VaultRefusedError,
@@ -22,6 +25,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
+from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.secret import Secret
@@ -59,7 +63,7 @@ class IssueGrant:
     layout: Layout
     wake: Wake
 
-    def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...]) -> Delivered:
+    def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...], who: VerifiedClaims) -> Delivered:
         """Issue what was decided.
 
         Raises:
@@ -67,6 +71,7 @@ class IssueGrant:
             VaultUnavailableError: something may have been made; it is being revoked.
             UnexpectedTokenError: Vault's role is not what we compiled; its token is being revoked.
             LostRaceError: somebody ended the grant meanwhile; what was made is being revoked.
+            FrozenError: a freeze came meanwhile; what was made is being revoked.
         """
         token: TaskToken | None = None
         try:
@@ -75,7 +80,7 @@ class IssueGrant:
             grant = self._save_accessor(grant, token)
             issued = self._read(grant, compiled, token)
             self._fit(grant, compiled, token, issued)
-            return self._deliver(grant, compiled, token, issued, reasons)
+            return self._deliver(grant, compiled, token, issued, reasons=reasons, who=who)
         except Exception as error:
             self._burn(grant, token, error)
             raise
@@ -101,7 +106,7 @@ class IssueGrant:
 
     def _read(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "_Issued":
         issued: _Issued = []
-        for scope in compiled.entitlement.scopes:
+        for scope in granted_scopes(compiled.entitlement, grant.scopes):
             if grant.due_at is not None and self.clock.now() >= grant.due_at:
                 raise VaultUnavailableError("issuing took too long; the worker may already be ending this grant")
             engine = self.engines[scope.engine]
@@ -135,7 +140,14 @@ class IssueGrant:
             self.leases.renew(token.accessor, others, grant.ttl)
 
     def _deliver(
-        self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued", reasons: tuple[Reason, ...]
+        self,
+        grant: Grant,
+        compiled: Compiled,
+        token: TaskToken,
+        issued: "_Issued",
+        *,
+        reasons: tuple[Reason, ...],
+        who: VerifiedClaims,
     ) -> Delivered:
         payload = {lease.scope: credential.fields for lease, credential in issued}
         delivery = compiled.entitlement.delivery
@@ -153,6 +165,9 @@ class IssueGrant:
         )
         told = {"delivery": str(delivery), "expires_at": grant.expires_at.isoformat()}
         with self.store.transaction() as tx:
+            # Here and not before: once a freeze has been answered, nothing of it reaches anybody any more (P8).
+            if stopped := frozen(tx.freezes(self.clock.now()), who, grant, compiled.entitlement):
+                raise FrozenError(f"{grant.entitlement} was frozen while it was being issued", reasons=stopped)
             tx.save(active, self.record(Kind.GRANT_ISSUED, grant.id, **told))
         return Delivered(
             grant=active,
@@ -165,8 +180,10 @@ class IssueGrant:
     def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
         """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
         # Vault's own no is an answer: then everything that was made is known, and nothing has to settle.
-        answered = isinstance(error, NotSyncedError | VaultRefusedError | UnexpectedTokenError)
+        answered = isinstance(error, NotSyncedError | VaultRefusedError | UnexpectedTokenError | FrozenError)
         why = Why.REFUSED if answered and token is None else Why.INTERRUPTED
+        if isinstance(error, FrozenError):
+            why = Why.FROZEN
         now = self.clock.now()
         detail = error.detail if isinstance(error, ControlPlaneError) else type(error).__name__
         ended = grant.after(

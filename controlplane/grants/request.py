@@ -1,22 +1,33 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+from controlplane.grants.asked import REMEMBERED, unusual
+from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
+from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, OverBudgetError, TokenReplayedError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    FrozenError,
+    KeyNeededError,
+    LostRaceError,
+    OverBudgetError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Clock, Engine, Entitlements, Ids, Recorder, Store
+from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +41,11 @@ class RequestGrant:
     engines: Mapping[str, Engine]
     store: Store
     situate: Situate
+    policy: Policy
     issue: IssueGrant
     issuing_within: timedelta
     settling: timedelta
+    replays: Rejections = field(default_factory=Rejections)
 
     def __call__(
         self, who: VerifiedClaims, asked: GrantRequest, *, key: str | None = None, address: Address | None = None
@@ -43,10 +56,14 @@ class RequestGrant:
 
         Raises:
             DeniedError: a decision said no, with every reason; OverBudgetError: only a budget did.
+            KeyNeededError: the caller's tokens are reusable, and the request has no key to be known again by.
+            FrozenError: a freeze did, before or while it was being issued.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
+        if key is None and who.single_use is None:
+            raise KeyNeededError("tokens of this issuer can be used again: the request needs an Idempotency-Key")
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
         compiled = self.entitlements.get(asked.entitlement)
@@ -57,8 +74,7 @@ class RequestGrant:
                 return self._again(twin, asked)
             raise
         except TokenReplayedError:
-            with self.store.transaction() as tx:
-                tx.append(self.record(Kind.TOKEN_REPLAYED, **told(asked, who, ())))
+            self._tell_replay(who, asked)
             raise
         if compiled is None or grant is None:
             # What used the budget up may have been this very request, sent twice: then it was granted.
@@ -66,10 +82,10 @@ class RequestGrant:
                 return self._again(twin, asked)
             with self.store.transaction() as tx:
                 tx.append(self.record(Kind.GRANT_REFUSED, **told(asked, who, decision.reasons)))
-            raise _refusal(asked, decision)
+            raise refusal(asked.entitlement, decision)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, compiled, decision.reasons)
+        return self.issue(grant, compiled, decision.reasons, who)
 
     def _decide(
         self,
@@ -82,20 +98,31 @@ class RequestGrant:
     ) -> tuple[Decision, Grant | None]:
         """Decide and save what was decided in one transaction: requests that race never exceed a budget."""
         entitlement = None if compiled is None else compiled.entitlement
+        # Read before: within the transaction it would take another connection to the store.
+        differs = () if compiled is None else self._unusual(who, asked, compiled)
         with self.store.transaction() as tx:
-            decision = decide(entitlement, who, asked, self.situate(tx, entitlement, who, address=address))
+            situation = self.situate(tx, entitlement, who, address=address)
+            decision = decide(entitlement, who, asked, situation, self.policy)
             if compiled is None or isinstance(decision, Deny):
                 return decision, None
             facts = told(asked, who, decision.reasons)
-            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key)
+            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key, differs=differs)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
-            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision))
+            wanted = self._wanted(grant, compiled)
+            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
             if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
                 tx.spend(who.single_use, grant.id)
             return decision, grant
 
     def _grant(
-        self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled, *, state: State, key: str | None
+        self,
+        who: VerifiedClaims,
+        asked: GrantRequest,
+        compiled: Compiled,
+        *,
+        state: State,
+        key: str | None,
+        differs: tuple[str, ...],
     ) -> Grant:
         now = self.clock.now()
         ttl = granted_ttl(compiled.entitlement, asked)
@@ -108,11 +135,13 @@ class RequestGrant:
             revision=compiled.revision,
             issuer=who.issuer,
             subject=who.subject,
+            person=who.person,
             workload=who.workload,
             task=asked.task,
             intent=asked.intent,
             reason=asked.reason,
             ttl=ttl,
+            unusual=differs,
             idempotency_key=key,
             request_digest=asked.digest,
             paths=tuple(
@@ -124,6 +153,30 @@ class RequestGrant:
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
+
+    def _tell_replay(self, who: VerifiedClaims, asked: GrantRequest) -> None:
+        left_out = self.replays.admit(self.clock.now())
+        if left_out is None:
+            return
+        facts = told(asked, who, ()) | ({"left_out_before": left_out} if left_out else {})
+        with self.store.transaction() as tx:
+            tx.append(self.record(Kind.TOKEN_REPLAYED, **facts))
+
+    def _unusual(self, who: VerifiedClaims, asked: GrantRequest, compiled: Compiled) -> tuple[str, ...]:
+        """What approvers shall know of this wish; nothing where nobody is asked."""
+        entitlement = compiled.entitlement
+        if entitlement.approval is None or not entitlement.admits(who):
+            return ()
+        before = self.store.grants(workload=who.workload, entitlement=entitlement.name, limit=REMEMBERED)
+        return unusual(entitlement, compiled.revision, asked.intent, granted_ttl(entitlement, asked), before=before)
+
+    def _wanted(self, grant: Grant, compiled: Compiled) -> dict[str, JsonValue]:
+        """What an audit event says besides where people are asked."""
+        approval = compiled.entitlement.approval
+        if approval is None or grant.state is not State.PENDING:
+            return {}
+        wanted = described(grant, compiled, approval, self.engines)
+        return {"digest": wanted.digest, "unusual": [*wanted.unusual], "until": grant.expires_at.isoformat()}
 
     def _again(self, grant: Grant, asked: GrantRequest) -> Delivered:
         if grant.request_digest != asked.digest:
@@ -148,8 +201,11 @@ def _first_state(decision: Allow | NeedsApproval) -> State:
     return State.ISSUING if isinstance(decision, Allow) else State.PENDING
 
 
-def _refusal(asked: GrantRequest, decision: Decision) -> DeniedError:
-    said = f"{asked.entitlement} was not granted"
+def refusal(entitlement: str, decision: Decision) -> DeniedError:
+    """What a workload is told whose wish was decided against."""
+    said = f"{entitlement} was not granted"
+    if isinstance(decision, Deny) and decision.frozen:
+        return FrozenError(said, reasons=decision.reasons)
     if isinstance(decision, Deny) and decision.over_budget:
         return OverBudgetError(said, reasons=decision.reasons, retry_after=decision.retry_after)
     return DeniedError(said, reasons=decision.reasons)

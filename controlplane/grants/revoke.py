@@ -22,7 +22,9 @@ from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Store
 
 Item = TypeVar("Item")
 
-_LOOKS = tuple(timedelta(milliseconds=ms) for ms in (2, 5, 10, 20, 40, 80, 160, 320))
+_BEFORE_LOOKING = timedelta(milliseconds=10)
+"""What Vault takes at least to end a lease: to look sooner only keeps it from its work."""
+_LOOKS = tuple(timedelta(milliseconds=ms) for ms in (5, 10, 20, 40, 80, 160, 320))
 """The pauses between looks at a lease that is being revoked: most are gone after the first few."""
 
 _FIRST_RETRY, _LAST_RETRY = timedelta(milliseconds=500), timedelta(seconds=48)
@@ -72,6 +74,8 @@ class RevokeGrant:
         for accessor in accessors:
             self.leases.revoke_token(accessor)
         leases = self.store.leases(grant.id)
+        if leases:
+            self.pause(_BEFORE_LOOKING)
         ended = _each(lambda lease: self._end(lease, again=grant.attempts > 0), leases)
         if grant.settles_at is not None:
             ended += self._settle(grant, grant.settles_at, known=leases, read=bool(accessors))

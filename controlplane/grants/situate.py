@@ -1,12 +1,14 @@
 """Find out in which situation a request is: what the clock, the settings and the store say of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.grants.context import counted
+from controlplane.grants.decide import MOST_WAITING
 from controlplane.model.entitlement import Entitlement
+from controlplane.model.grant import Grant
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
-from controlplane.model.situation import Situation
+from controlplane.model.situation import Situation, Usage
 from controlplane.ports import Clock, Transaction
 
 
@@ -18,14 +20,43 @@ class Situate:
     environment: str | None
 
     def __call__(
-        self, tx: Transaction, entitlement: Entitlement | None, who: VerifiedClaims, *, address: Address | None
+        self,
+        tx: Transaction,
+        entitlement: Entitlement | None,
+        who: VerifiedClaims,
+        *,
+        address: Address | None,
+        collecting: Grant | None = None,
     ) -> Situation:
         """All that a decision on `entitlement` needs; what it counts stays true until `tx` ends.
 
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
+        The grant that `collecting` names has kept its place since it was asked for: it is not counted against itself.
         """
-        at, usage = self.clock.now(), None
-        if entitlement is not None and entitlement.context.budgeted and entitlement.admits(who):
-            back, enough = counted(entitlement.context)
-            usage = tx.usage(entitlement.name, who.workload, since=at - back, enough=enough)
-        return Situation(at=at, address=address, environment=self.environment, usage=usage)
+        at, usage, waiting = self.clock.now(), None, 0
+        freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
+        known = entitlement if entitlement is not None and entitlement.admits(who) else None
+        if known is not None and known.context.budgeted:
+            back, enough = counted(known.context)
+            since = at - back
+            usage = tx.usage(known.name, who.workload, since=since, enough=enough + (collecting is not None))
+            usage = usage if collecting is None else _without(usage, requested=collecting.requested_at > since)
+        if known is not None and known.approval is not None and collecting is None:
+            waiting = tx.waiting(who.workload, enough=MOST_WAITING)
+        return Situation(
+            at=at,
+            address=address,
+            environment=self.environment,
+            usage=usage,
+            freezes=freezes,
+            waiting=waiting,
+        )
+
+
+def _without(usage: Usage, *, requested: bool) -> Usage:
+    return replace(
+        usage,
+        active_of_subject=usage.active_of_subject - 1,
+        active=usage.active - 1,
+        requested=usage.requested - requested,
+    )

@@ -4,15 +4,17 @@ The tests check every answer against them. `None` stands where something has not
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.model.decision import Decides
-from controlplane.model.entitlement import Risk
+from controlplane.model.entitlement import Revocability, Risk
 from controlplane.model.grant import State, Why
 
 GRANT_ID = r"^gr_[a-z2-7]{24}$"
+FREEZE_ID = r"^fz_[a-z2-7]{24}$"
+DIGEST = r"^[0-9a-f]{64}$"
 
 
 class Answer(BaseModel):
@@ -71,6 +73,8 @@ class Grant(Answer):
     task: str
     intent: str
     reason: str
+    ttl: str = Field(examples=["5m"])
+    scopes: list[str] | None = Field(description="Those that approvers left; null where all of the entitlement's.")
     requested_at: datetime
     expires_at: datetime
     issued_at: datetime | None
@@ -91,14 +95,113 @@ class Lease(Answer):
     expires_at: datetime
 
 
+class AskedScope(Answer):
+    """What the credential of one scope can touch, and what ending it can mean."""
+
+    name: str
+    engine: str
+    reach: list[str]
+    revocability: Revocability
+
+
+class Asked(Answer):
+    """All that an approver is shown of a grant. A yes brings the digest, so that it is a yes to exactly this."""
+
+    digest: str = Field(pattern=DIGEST)
+    grant: str = Field(pattern=GRANT_ID)
+    issuer: str
+    subject: str
+    person: str | None
+    entitlement: str
+    revision: str
+    owner: str
+    purpose: str
+    risk: Risk
+    sensitivity: str | None
+    delivery: str
+    task: str
+    intent: str
+    reason: str
+    ttl: str
+    scopes: list[AskedScope]
+    unusual: list[str]
+    quorum: int
+    approvers: list[str] = Field(alias="from")
+    not_from: list[str]
+    requested_at: datetime
+    until: datetime
+
+
+class Narrowed(Answer):
+    """What an approver took away; null is nothing."""
+
+    ttl: str | None
+    scopes: list[str] | None
+
+
+class Approval(Answer):
+    """One yes of one person."""
+
+    issuer: str
+    subject: str
+    person: str | None
+    at: datetime
+    reason: str
+    digest: str
+    narrow: Narrowed
+
+
+class Denial(Answer):
+    """The no of one person, which is enough."""
+
+    issuer: str
+    subject: str
+    person: str | None
+    at: datetime
+    reason: str
+
+
+class Decided(Answer):
+    """What people were asked and what they said, as far as there is any of it."""
+
+    asked: Asked | None = None
+    approvals: list[Approval] = []
+    denial: Denial | None = None
+
+
+class Group(Answer):
+    """What one requester asks of one entitlement."""
+
+    entitlement: str
+    issuer: str
+    subject: str
+    count: int
+    until: datetime
+    waiting: list[Decided]
+
+
+class Approvals(Answer):
+    """What the caller may decide on now."""
+
+    groups: list[Group]
+    next: str | None
+
+
 class OneGrant(Answer):
     """A grant."""
 
     grant: Grant
 
 
-class ShownGrant(Answer):
-    """A grant and its leases."""
+class ApprovedGrant(Answer):
+    """A grant and every yes to it."""
+
+    grant: Grant
+    approvals: list[Approval]
+
+
+class ShownGrant(Decided):
+    """A grant and its leases, and what people say to it."""
 
     grant: Grant
     leases: list[Lease]
@@ -110,7 +213,7 @@ class Grants(Answer):
     grants: list[Grant]
 
 
-class Requested(Answer):
+class Requested(Decided):
     """A grant that was asked for. A credential is told once: repeated with its key, a request shows the grant only."""
 
     grant: Grant
@@ -135,6 +238,7 @@ class Explained(Answer):
     only_explained: Literal[True] = Field(alias="dry_run")
     decision: Literal["allow", "deny", "needs-approval"]
     status: Annotated[int, Field(description="What the request itself would be answered with.", ge=200, le=499)]
+    token_spent: bool = Field(description="Whether the token that was shown has asked for a grant before.")
     retry_after: int | None = Field(description="Seconds.")
     reasons: list[Said]
 
@@ -162,6 +266,150 @@ class Entitlements(Answer):
     """Those that the caller is eligible for."""
 
     entitlements: list[Entitlement]
+
+
+class Glob(Answer):
+    """A pattern."""
+
+    glob: str
+
+
+class Candidate(Answer):
+    """One entry of an entitlement's eligibility."""
+
+    issuer: str
+    kind: str | None
+    subject: str | Glob
+    claims: dict[str, str | Glob]
+    says: str
+
+
+class When(Answer):
+    """In which windows."""
+
+    windows: list[str]
+    open: bool
+    opens_at: datetime | None
+    says: str
+
+
+class Where(Answer):
+    """From where, and in which environments."""
+
+    networks: list[str]
+    environments: list[str]
+    says: str
+
+
+class MaxActive(Answer):
+    """How many grants at once."""
+
+    per_subject: int | None
+    total: int | None
+
+
+class Budgets(Answer):
+    """How often."""
+
+    max_active: MaxActive | None
+    max_requests: str | None
+    says: str
+
+
+class Agreement(Answer):
+    """Who must agree."""
+
+    quorum: int
+    approvers: list[str] = Field(alias="from")
+    within: str
+    says: str
+
+
+class WhoCould(Answer):
+    """Who could have an entitlement, when, from where, how often and with whose approval."""
+
+    entitlement: str
+    purpose: str
+    owner: str
+    risk: Risk
+    intents: list[str]
+    opens: list[str]
+    who: list[Candidate]
+    when: When
+    where: Where
+    budgets: Budgets
+    ttl: Span
+    heartbeat: str | None
+    delivery: str
+    approval: Agreement | None
+
+
+class Thaw(Answer):
+    """One person's wish that a freeze end."""
+
+    issuer: str
+    subject: str
+    at: datetime
+    reason: str
+
+
+class Freeze(Answer):
+    """A freeze, with everybody who had a hand in it."""
+
+    id: str = Field(pattern=FREEZE_ID)
+    selection: str
+    message: str
+    reason: str
+    issuer: str
+    subject: str
+    created_at: datetime
+    expires_at: datetime | None
+    thaws: list[Thaw]
+    thawed_at: datetime | None
+
+
+class OneFreeze(Answer):
+    """A freeze; while `thawed_at` is null it holds, and another responder may have to agree."""
+
+    freeze: Freeze
+
+
+class MadeFreeze(OneFreeze):
+    """A new freeze, and whether every replica obeys it already."""
+
+    settled: bool
+
+
+class Freezes(Answer):
+    """A page of freezes, newest first."""
+
+    freezes: list[Freeze]
+
+
+class Event(Answer):
+    """One event of the audit log, as `audit export` writes it."""
+
+    seq: int
+    at: datetime
+    kind: str
+    grant: str | None
+    id: str
+    body: dict[str, Any]
+    mac: str
+
+
+class UnreadableEvent(Answer):
+    """One that cannot be read any more; it keeps its number."""
+
+    seq: int
+    unreadable: str
+
+
+class Events(Answer):
+    """A page of the audit log, oldest first. `next` is the `after` of the page that follows."""
+
+    events: list[Event | UnreadableEvent]
+    next: int
 
 
 class Alive(Answer):

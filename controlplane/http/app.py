@@ -7,14 +7,12 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from controlplane import __version__
-from controlplane.http import description, entitlements, grants, health, problems, threads
+from controlplane.http import approvals, audit, description, entitlements, freezes, grants, health, problems, threads
 from controlplane.http.envelope import Envelope
 from controlplane.http.intake import Intake
 from controlplane.http.rates import Rates, rates
 from controlplane.wiring import ControlPlane
 from controlplane.world import RandomIds
-
-ROUTERS = (grants.router, entitlements.router, health.router)
 
 
 def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None = None) -> FastAPI:
@@ -55,8 +53,8 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.rates = limits or rates()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    for part in (grants, approvals, entitlements, freezes, audit, health):
+        app.include_router(part.router)
     problems.install(app)
     description.install(app)
     app.add_middleware(Intake)

@@ -1,19 +1,25 @@
-"""Entitlements over HTTP: only those the caller is eligible for."""
+"""Entitlements over HTTP: only those the caller is eligible for; the platform team sees all."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from controlplane.http.answers import Entitlements
-from controlplane.http.caller import Caller, Plane
+from fastapi import APIRouter, Path
+
+from controlplane.grants.who import told
+from controlplane.http.answers import Entitlements, WhoCould
+from controlplane.http.caller import Caller, Plane, Stands
 from controlplane.http.description import answers
+from controlplane.model.access import Role
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
+from controlplane.model.errors import NoEntitlementError
 
 router = APIRouter(prefix="/v1/entitlements", tags=["entitlements"])
 
 
 @router.get("", responses=answers({200: Entitlements}), response_model=None)
-def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
-    """What the caller may ask for, with the intents it may name and for how long."""
+def list_entitlements(plane: Plane, who: Caller, standing: Stands) -> dict[str, JsonValue]:
+    """What the caller may ask for, with the intents it may name and for how long; to a platform team, everything."""
+    everything = Role.PLATFORM in standing.roles
     return {
         "entitlements": [
             {
@@ -29,6 +35,17 @@ def list_entitlements(plane: Plane, who: Caller) -> dict[str, JsonValue]:
                 "approval": compiled.entitlement.approval is not None,
             }
             for compiled in plane.entitlements.all()
-            if compiled.entitlement.admits(who)
+            if everything or compiled.entitlement.admits(who)
         ]
     }
+
+
+@router.get("/{name}", responses=answers({200: WhoCould}, NoEntitlementError), response_model=None)
+def who_could(
+    name: Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")],
+    plane: Plane,
+    who: Caller,
+    stands: Stands,
+) -> dict[str, JsonValue]:
+    """Who could have it, when, from where and with whose approval: all of it for the role platform, else one's own."""
+    return told(plane.who_could(who, stands, name))

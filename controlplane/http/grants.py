@@ -1,25 +1,31 @@
 """Grants over HTTP: ask, look, finish."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import anyio
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
 from controlplane.http.answers import GRANT_ID, Explained, Grants, OneGrant, Requested, ShownGrant
-from controlplane.http.caller import Caller, From, Plane
+from controlplane.http.asked import decided_json
+from controlplane.http.caller import Caller, From, Plane, Stands
 from controlplane.http.description import answers
 from controlplane.http.explained import explained
 from controlplane.http.threads import ENDING, in_thread
+from controlplane.http.waiting import Span, seconds, until
+from controlplane.model.access import NOBODY, Standing
 from controlplane.model.canonical import JsonValue
-from controlplane.model.duration import PATTERN, Duration
+from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Text
 from controlplane.model.errors import (
     ConflictError,
     DeniedError,
+    FrozenError,
+    KeyNeededError,
     LostRaceError,
     NotFoundError,
     NotSyncedError,
@@ -37,18 +43,32 @@ from controlplane.wiring import ControlPlane
 
 router = APIRouter(prefix="/v1/grants", tags=["grants"])
 
-_LONGEST_WAIT: Final = 60.0
 _LOOK_EVERY: Final = 0.02  # seconds
+_AT_OTHERS: Final = frozenset({State.PENDING, State.ISSUING, State.REVOKING})
+"""States in which somebody else has to do something: people, or we."""
 
 Id = Annotated[str, Field(pattern=GRANT_ID, examples=["gr_e4mzjr3vudzjgvyorq6xlzsn"])]
-Span = Annotated[Duration, WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["5m", "PT5M"]})]
+EntitlementName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])]
+ISSUES = (
+    DeniedError,
+    FrozenError,
+    LostRaceError,
+    VaultRefusedError,
+    UnexpectedTokenError,
+    VaultUnavailableError,
+    NotSyncedError,
+)
+"""What whatever issues a credential may answer."""
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What every body is: a field it does not know is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Ask(_Body):
+class Ask(Body):
     """What a workload asks for."""
 
     model_config = ConfigDict(
@@ -65,14 +85,14 @@ class Ask(_Body):
         }
     )
 
-    entitlement: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
-    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])
+    entitlement: EntitlementName
+    task: TaskName
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
     ttl: Span | None = None
 
 
-class Finish(_Body):
+class Finish(Body):
     """How the task ended."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"outcome": "completed"}]})
@@ -82,15 +102,11 @@ class Finish(_Body):
 
 _REQUESTED = answers(
     {200: Explained, 201: Requested, 202: Requested},
+    KeyNeededError,
     TokenReplayedError,
-    DeniedError,
     ConflictError,
-    LostRaceError,
     OverBudgetError,
-    VaultRefusedError,
-    UnexpectedTokenError,
-    VaultUnavailableError,
-    NotSyncedError,
+    *ISSUES,
 )
 
 
@@ -118,24 +134,54 @@ def request_grant(
     if only_explain:
         return JSONResponse(explained(plane.explain(who, asked, address=address)))
     delivered = plane.request(who, asked, key=idempotency_key, address=address)
-    status = 202 if delivered.grant.state is State.PENDING else 201
-    return JSONResponse(_delivered(delivered), status, {"Location": f"/v1/grants/{delivered.grant.id}"})
+    grant = delivered.grant
+    answer, status = delivered_json(delivered), 202 if grant.waits else 201
+    if grant.waits:
+        answer |= decided_json(plane, grant)
+    return JSONResponse(answer, status, {"Location": f"/v1/grants/{grant.id}"})
 
 
 @router.get("", responses=answers({200: Grants}), response_model=None)
 def list_grants(
-    plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    plane: Plane,
+    who: Caller,
+    standing: Stands,
+    *,
+    entitlement: EntitlementName | None = None,
+    task: TaskName | None = None,
+    state: Annotated[list[State], Query(max_length=len(State))] = [],  # noqa: B006 # FastAPI copies what it fills
+    before: Id | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, JsonValue]:
-    """The caller's own grants, newest first."""
-    page = plane.show.page(who, before=GrantId(before) if before else None, limit=limit)
+    """The grants that the caller may see, newest first: his own; for responder, auditor and platform everybody's."""
+    page = plane.show.page(
+        who,
+        standing,
+        entitlement=entitlement,
+        task=TaskId(task) if task else None,
+        states=state,
+        before=GrantId(before) if before else None,
+        limit=limit,
+    )
     return {"grants": [grant_json(grant) for grant in page]}
 
 
 @router.get("/{id}", responses=answers({200: ShownGrant}, NotFoundError), response_model=None)
-def show_grant(id: Id, plane: Plane, who: Caller) -> dict[str, JsonValue]:
-    """One of the caller's own grants, with its leases and its receipt."""
-    grant, leases = plane.show(who, GrantId(id))
-    return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases]}
+async def show_grant(
+    id: Id, plane: Plane, who: Caller, standing: Stands, wait: Span | None = None
+) -> dict[str, JsonValue]:
+    """A grant that the caller may see, with its leases and its receipt, or one that waits for the caller's approval.
+
+    With `?wait=30s` (a minute at most) the answer comes once it does not wait for anybody else: not `pending`,
+    `issuing` or `revoking`. Any other grant is unknown.
+    """
+    grant, leases = await until(
+        lambda: _look(plane, who, GrantId(id), standing),
+        lambda seen: seen[0].state not in _AT_OTHERS,
+        patience=seconds(wait),
+    )
+    decided = await run_in_threadpool(decided_json, plane, grant)
+    return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases], **decided}
 
 
 _COMPLETED: Final = Finish()
@@ -147,13 +193,13 @@ async def finish_grant(
     id: Id, *, request: Request, plane: Plane, who: Caller, finish: Finish = _COMPLETED, wait: Span | None = None
 ) -> JSONResponse:
     """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
-    patience = min(wait.total_seconds(), _LONGEST_WAIT) if wait else 0.0
+    patience = seconds(wait)
     why = Why(finish.outcome)
     grant = await in_thread(request, plane.finish, who, GrantId(id), why)
     with anyio.move_on_after(patience):
         while patience and grant.open:
             await anyio.sleep(_LOOK_EVERY)
-            grant = (await run_in_threadpool(_look, plane, who, grant.id)) or grant
+            grant = (await run_in_threadpool(_look, plane, who, grant.id))[0]
     return JSONResponse({"grant": grant_json(grant)}, 202)
 
 
@@ -169,6 +215,8 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
         "task": grant.task,
         "intent": grant.intent,
         "reason": grant.reason,
+        "ttl": format_duration(grant.ttl),
+        "scopes": None if grant.scopes is None else [*grant.scopes],
         "requested_at": grant.requested_at.isoformat(),
         "expires_at": grant.expires_at.isoformat(),
         "issued_at": grant.issued_at.isoformat() if grant.issued_at else None,
@@ -195,8 +243,17 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
     }
 
 
-def _look(plane: ControlPlane, who: VerifiedClaims, id: GrantId) -> Grant:
-    return plane.show(who, id)[0]
+def _look(
+    plane: ControlPlane, who: VerifiedClaims, id: GrantId, standing: Standing = NOBODY
+) -> tuple[Grant, Sequence[Lease]]:
+    """The caller's own, or what waits for his approval. Raises: NotFoundError, with the same words for both."""
+    try:
+        return plane.show(who, id, standing)
+    except NotFoundError as not_own:
+        try:
+            return plane.watch.show(who, id).grant, ()
+        except NotFoundError:
+            raise not_own from None
 
 
 def _lease(lease: Lease) -> JsonValue:
@@ -209,7 +266,8 @@ def _lease(lease: Lease) -> JsonValue:
     }
 
 
-def _delivered(delivered: Delivered) -> dict[str, JsonValue]:
+def delivered_json(delivered: Delivered) -> dict[str, JsonValue]:
+    """What a request or a collect is answered with; besides `decided_json` where the grant waits."""
     answer: dict[str, JsonValue] = {
         "grant": grant_json(delivered.grant),
         "leases": [_lease(lease) for lease in delivered.leases],

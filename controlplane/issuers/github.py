@@ -6,6 +6,7 @@ Anybody with a repository on GitHub gets tokens of this issuer, so `owner_ids` s
 from typing import Annotated, Final
 
 from pydantic import Field
+from typing_extensions import override
 
 from controlplane.issuers.trust.kind import (
     REGISTERED,
@@ -39,6 +40,11 @@ class GithubOptions(IssuerOptions):
     """The accounts whose repositories are looked at (`repository_owner_id`); empty: all there are."""
     pull_requests: bool = False
     """Whether jobs that a pull request started may prove anything: its author chose what they run, or on what."""
+
+    @property
+    @override
+    def open_to_all(self) -> bool:
+        return self.url == URL and not self.owner_ids
 
 
 def _check(who: VerifiedClaims, options: GithubOptions) -> None:

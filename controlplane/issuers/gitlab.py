@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 from pydantic import Field
+from typing_extensions import override
 
 from controlplane.issuers.trust.kind import (
     REGISTERED,
@@ -34,6 +35,11 @@ class GitlabOptions(IssuerOptions):
     """The groups and users whose projects are looked at (`namespace_id`); empty: all there are."""
     merge_requests: bool = False
     """Whether jobs of a merge request may prove anything: its author chose what they run, perhaps in a fork."""
+
+    @property
+    @override
+    def open_to_all(self) -> bool:
+        return self.url == URL and not self.namespace_ids
 
 
 def _check(who: VerifiedClaims, options: GitlabOptions) -> None:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final, Protocol
 
-from controlplane.model.identity import IssuerName, VerifiedClaims
+from controlplane.model.canonical import JsonValue
+from controlplane.model.errors import NotAllowedError
+from controlplane.model.identity import IssuerName
 from controlplane.model.matching import equals
 
 
@@ -24,6 +27,33 @@ class Standing:
     roles: frozenset[Role] = frozenset()
     groups: frozenset[str] = frozenset()
 
+    def must_be(self, *roles: Role) -> None:
+        """Nothing, where one of `roles` is among these. Raises: NotAllowedError: none is."""
+        if self.roles.isdisjoint(roles):
+            raise NotAllowedError(f"this takes the role {' or '.join(roles)}")
+
+
+NOBODY: Final = Standing()
+"""Whom no rule fits: every workload, as a rule."""
+
+
+class Known(Protocol):
+    """Of whom an issuer said something: a caller now, or an approver as he was when he agreed."""
+
+    @property
+    def issuer(self) -> IssuerName:
+        """The configured issuer's name."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """`sub`."""
+        ...
+
+    def claim(self, path: str) -> JsonValue:
+        """The claim at `path`, None where there is none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRule:
@@ -39,7 +69,7 @@ class AccessRule:
     claims: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: str | None = None
 
-    def fits(self, who: VerifiedClaims) -> bool:
+    def fits(self, who: Known) -> bool:
         """Whether all of its conditions hold; one on a claim that is not there does not."""
         return (
             who.issuer == self.issuer
@@ -48,7 +78,7 @@ class AccessRule:
         )
 
 
-def standing(rules: Sequence[AccessRule], who: VerifiedClaims) -> Standing:
+def standing(rules: Sequence[AccessRule], who: Known) -> Standing:
     """All that the rules which fit `who` give together."""
     fitting = [rule for rule in rules if rule.fits(who)]
     return Standing(
@@ -57,7 +87,18 @@ def standing(rules: Sequence[AccessRule], who: VerifiedClaims) -> Standing:
     )
 
 
-def _texts(who: VerifiedClaims, path: str) -> tuple[str, ...]:
+def looked_at(rules: Sequence[AccessRule], who: Known) -> dict[str, JsonValue]:
+    """Every claim by its path that a rule for this issuer looks at: enough to hold the rules against `who` again."""
+    paths = {
+        path
+        for rule in rules
+        if rule.issuer == who.issuer
+        for path in (*rule.claims, *(() if rule.groups is None else (rule.groups,)))
+    }
+    return {path: said for path in sorted(paths) if (said := who.claim(path)) is not None}
+
+
+def _texts(who: Known, path: str) -> tuple[str, ...]:
     """The claim's text, or the texts in its list."""
     value = who.claim(path)
     said = value if isinstance(value, list) else [value]

@@ -27,6 +27,15 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What policy-as-code says: whether it permits, why, and the names of the policies that decided."""
+
+    permitted: bool
+    reasons: tuple[Reason, ...]
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
     """Every decision said yes; the reasons say why each did."""
 
@@ -46,6 +55,11 @@ class Deny:
     passed: tuple[Reason, ...] = ()
     over_budget: bool = False
     retry_after: timedelta | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a freeze is among those that said no: it beats everything."""
+        return any(why.decision is Decides.FREEZE for why in self.reasons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -181,11 +182,24 @@ class TtlRange(Document):
         return self
 
 
+def _named(text: str) -> str:
+    kind, _, name = text.partition(":")
+    issuer, _, subject = name.partition("/")
+    if (kind == "group" and name) or (kind == "subject" and issuer and subject):
+        return text
+    raise ValueError("write group:<name>, or subject:<issuer>/<subject> for one person")
+
+
+Approvers = Annotated[Text, AfterValidator(_named)]
+"""People: `group:<name>`, as access rules bring groups, or one person: `subject:<issuer>/<subject>`."""
+
+
 class Approval(Document):
     """Who must agree, how many of them, and within what time."""
 
     quorum: int = Field(ge=1, le=10)
-    from_: tuple[Text, ...] = Field(alias="from", min_length=1)
+    from_: tuple[Approvers, ...] = Field(alias="from", min_length=1)
+    not_from: tuple[Approvers, ...] = Field(default=(), description="Who may not, though named: the requester's team.")
     within: Duration = timedelta(minutes=30)
 
 

@@ -43,6 +43,13 @@ class InvalidRequestError(ControlPlaneError):
     hint = "Correct the field named above and ask again."
 
 
+class InvalidSelectionError(InvalidRequestError):
+    """A selection cannot be read; nothing was selected."""
+
+    code = "invalid-selection"
+    hint = "Write key=value, key!=value, key in (a, b), key or !key, with commas between them, or all."
+
+
 class NotAuthenticatedError(ControlPlaneError):
     """The bearer token proves nobody. Which check failed stands in the audit log only, so this is no oracle."""
 
@@ -57,6 +64,16 @@ class TokenReplayedError(NotAuthenticatedError):
     hint = "Get a new token from your issuer, or repeat the same request with its Idempotency-Key."
 
 
+class KeyNeededError(ControlPlaneError):
+    """The issuer hands its tokens out again, so each request names itself by a key; nothing was decided or made.
+
+    Source: draft-ietf-httpapi-idempotency-key-header 2.7.
+    """
+
+    code, status = "idempotency-key-needed", HTTPStatus.BAD_REQUEST
+    hint = "Send an Idempotency-Key of your own choice, and the same one when you repeat the same request."
+
+
 class NotAllowedError(ControlPlaneError):
     """The caller is known but has no such role in the `access` settings."""
 
@@ -64,11 +81,32 @@ class NotAllowedError(ControlPlaneError):
     hint = "Ask the platform team for the role named above."
 
 
+class MayNotApproveError(NotAllowedError):
+    """The caller approves others' grants but not this one: his own, or his team's. The grant waits on."""
+
+    code = "may-not-approve"
+    hint = "Somebody else has to agree or refuse. What is your own you withdraw with `shorthold grant finish`."
+
+
+class OtherPersonNeededError(ControlPlaneError):
+    """The caller has the role, but this takes another person; nothing has changed."""
+
+    code, status, exit_status = "other-person-needed", HTTPStatus.FORBIDDEN, 3
+    hint = "Ask another responder to run the same command."
+
+
 class DeniedError(ControlPlaneError):
     """A decision said no; no credential was made. `reasons` tell which decision and why."""
 
     code, status, exit_status = "denied", HTTPStatus.FORBIDDEN, 3
     hint = "Each reason names the decision that failed; change the request or the entitlement, not the token."
+
+
+class FrozenError(DeniedError):
+    """A freeze selects what was asked for; no credential was made, or none reached anybody and it is being revoked."""
+
+    code, status = "frozen", HTTPStatus.LOCKED
+    hint = "Responders have stopped this for now: do not try again until they say so."
 
 
 class OverBudgetError(DeniedError):
@@ -87,6 +125,40 @@ class NotFoundError(ControlPlaneError):
 
     code, status = "not-found", HTTPStatus.NOT_FOUND
     hint = "Check the id, and that the token is the one that asked for the grant."
+
+
+class NoEntitlementError(NotFoundError):
+    """No such entitlement, or none that this caller may know of."""
+
+    hint = "`GET /v1/entitlements` lists what this caller may ask for."
+
+
+class NotApprovedYetError(ControlPlaneError):
+    """The grant waits for people to agree; nothing has been made."""
+
+    code, status, exit_status = "not-approved-yet", HTTPStatus.CONFLICT, 4
+    hint = "Wait for it: `GET /v1/grants/{id}?wait=30s`, or `shorthold grant collect --wait`."
+
+
+class LapsedError(ControlPlaneError):
+    """The grant waited in vain: nobody agreed or collected in time, or what was asked for is not so any more."""
+
+    code, status = "lapsed", HTTPStatus.CONFLICT
+    hint = "Ask anew; nothing was ever made for this grant."
+
+
+class OtherDigestError(ControlPlaneError):
+    """The digest is not that of what is asked: whoever agrees must have seen exactly this. Nothing was recorded."""
+
+    code, status = "other-digest", HTTPStatus.CONFLICT
+    hint = "Look again at what is asked, and agree to that or refuse it."
+
+
+class AlreadyApprovedError(ControlPlaneError):
+    """This person, perhaps under another identity, has agreed already: one person is one approval."""
+
+    code, status = "already-approved", HTTPStatus.CONFLICT
+    hint = "Nothing is left to do for you; another person has to agree, if more are needed."
 
 
 class ConflictError(ControlPlaneError):

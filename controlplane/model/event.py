@@ -16,7 +16,8 @@ class Kind(StrEnum):
     GRANT_EXPLAINED = "grant.explained"  # somebody asked what would be decided: nothing was made
     GRANT_REQUESTED = "grant.requested"  # it waits for approval
     GRANT_DENIED = "grant.denied"
-    GRANT_APPROVED = "grant.approved"
+    APPROVAL_GIVEN = "approval.given"  # one yes of several that are needed
+    GRANT_APPROVED = "grant.approved"  # by all who are needed
     GRANT_LAPSED = "grant.lapsed"
     GRANT_ALLOWED = "grant.allowed"  # every decision said yes; issuing begins
     TASK_TOKEN_ISSUED = "task_token.issued"
@@ -27,6 +28,10 @@ class Kind(StrEnum):
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"
     GRANT_REVOKED = "grant.revoked"  # proved
+    SELECTION_FROZEN = "selection.frozen"
+    THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
+    SELECTION_THAWED = "selection.thawed"
+    AUDIT_READ = "audit.read"  # over HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

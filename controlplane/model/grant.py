@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, NewType, Self
 
 from controlplane.model.errors import IllegalTransitionError
-from controlplane.model.identity import IssuerName, WorkloadId
+from controlplane.model.identity import IssuerName, WorkloadId, names_of
 from controlplane.model.lease import Accessor, Receipt
 
 GrantId = NewType("GrantId", str)
@@ -46,6 +46,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.PENDING, Step.APPROVE): State.APPROVED,
     (State.PENDING, Step.DENY): State.DENIED,
     (State.PENDING, Step.LAPSE): State.LAPSED,
+    (State.APPROVED, Step.DENY): State.DENIED,  # until it is collected, a no beats every yes
     (State.APPROVED, Step.ISSUE): State.ISSUING,
     (State.APPROVED, Step.LAPSE): State.LAPSED,
     (State.ISSUING, Step.DELIVER): State.ACTIVE,
@@ -69,7 +70,9 @@ class Why(StrEnum):
     EXPIRED = "expired"
     UNCLAIMED = "unclaimed"  # nobody opened the wrapping token in time
     INTERRUPTED = "interrupted"  # issuing did not come to its end; what it made is unknown
+    FROZEN = "frozen"  # a freeze came while it was being issued: its agent got nothing
     REFUSED = "refused"  # Vault said no to the login: nothing was made
+    CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,8 @@ class Grant:
     from; `due_at` is when the worker looks at it next (None:
     never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
     everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
+    `person` is who is behind the subject, where the issuer says; `unusual` is what differed from what the workload
+    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all.
     """
 
     id: GrantId
@@ -89,11 +94,14 @@ class Grant:
     revision: Revision
     issuer: IssuerName
     subject: str
+    person: str | None = None
     workload: WorkloadId
     task: TaskId
     intent: str
     reason: str
     ttl: timedelta
+    unusual: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
     idempotency_key: str | None = None
     request_digest: str
     paths: tuple[str, ...] = ()
@@ -124,6 +132,16 @@ class Grant:
     def but(self, **changes: Any) -> Self:
         """The same grant in the same state with `changes` made."""
         return replace(self, version=self.version + 1, **changes)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits: for people to agree, or for its workload to collect it."""
+        return self.state in {State.PENDING, State.APPROVED}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The requester's names: whoever shares one may be the same person."""
+        return names_of(self.subject, self.person)
 
     @property
     def open(self) -> bool:

@@ -27,6 +27,30 @@ def names_of(subject: str, person: str | None) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownIssuer:
+    """A configured issuer, as far as an entitlement can say anything of it.
+
+    `selectable` are the claims that may be selected by, None where that is whatever it signs; `ignored` are those
+    that prove nothing, and why. `open_to_all`: anybody in the world can get a token of it.
+    """
+
+    name: IssuerName
+    kind: str
+    selectable: frozenset[str] | None
+    ignored: Mapping[str, str]
+    open_to_all: bool = False
+
+    def why_not(self, path: str) -> str | None:
+        """Why nothing can be selected by the claim at `path`; None where it can."""
+        above = [path, *(path[:place] for place, char in enumerate(path) if char == "/")]
+        if why := next((self.ignored[part] for part in above if part in self.ignored), None):
+            return why
+        if self.selectable is None or self.selectable.intersection(above):
+            return None
+        return f"a {self.kind} issuer has no such claim, and the settings do not name it in the issuer's claims"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SingleUse:
     """What tells a token that may ask for one grant only from every other: `id` is its `jti` or its digest.
 
@@ -71,11 +95,16 @@ class VerifiedClaims:
 
         A top-level claim whose own name contains `/` wins over the descent.
         """
-        if path in self.claims:
-            return self.claims[path]
-        value: JsonValue = dict(self.claims)
-        for part in path.split("/"):
-            if not isinstance(value, dict) or part not in value:
-                return None
-            value = value[part]
-        return value
+        return claim_at(self.claims, path)
+
+
+def claim_at(claims: Mapping[str, JsonValue], path: str) -> JsonValue:
+    """The claim at `path` of `claims`, as `VerifiedClaims.claim` finds it."""
+    if path in claims:
+        return claims[path]
+    value: JsonValue = dict(claims)
+    for part in path.split("/"):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from controlplane.model.freeze import Freeze
 from controlplane.model.network import Address
 
 
@@ -25,10 +26,13 @@ class Situation:
     """When, from where, in which environment, and what was used up before.
 
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
-    None where nothing was counted. A condition on what is None does not hold.
+    None where nothing was counted. A condition on what is None does not hold. `freezes` are all that are active.
+    `waiting` are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
     """
 
     at: datetime
     address: Address | None = None
     environment: str | None = None
     usage: Usage | None = None
+    waiting: int = 0
+    freezes: tuple[Freeze, ...] = ()

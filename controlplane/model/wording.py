@@ -7,6 +7,7 @@ from typing import Final
 _NAME: Final = re.compile(r"\^\[a-z\]\[a-z0-9(?P<under>_?)-\](?:\{(?P<least>\d+),(?P<most>\d+)\}|[*+])\$")
 _PATTERNS: Final = {
     "^gr_[a-z2-7]{24}$": "a grant's id is gr_ and 24 small letters and digits",
+    "^fz_[a-z2-7]{24}$": "a freeze's id is fz_ and 24 small letters and digits",
     r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$": "letters, digits and . _ : / - only, a letter or digit first, at most 128",
     r"^[\x21-\x7e]{1,128}$": "1 to 128 visible ASCII characters, no blanks",
     "^(completed|failed)$": "completed or failed",

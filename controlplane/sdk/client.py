@@ -2,8 +2,9 @@
 
 import json
 import re
+import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -48,7 +49,9 @@ class AnsweredError(ControlPlaneError):
 
     @property
     def told_exit_status(self) -> int:
-        """3 where a decision or the token was refused, 1 where what was asked makes no sense, else 2."""
+        """4: people have to agree; 3: a decision or the token was refused; 1: what was asked makes no sense; else 2."""
+        if self.told_code == "not-approved-yet":
+            return 4
         if self.http_status in {401, 403, 423, 429}:
             return 3
         return 1 if self.http_status in {400, 422} else 2
@@ -79,11 +82,11 @@ class Shorthold:
         self._http.clear()
 
     def request(self, asked: Mapping[str, str | None], *, key: str | None = None) -> dict[str, Any]:
-        """`POST /v1/grants`: the answer of 201 or 202 as it came.
+        """`POST /v1/grants`: the answer of 201 or 202 as it came. Without a `key` the call makes one of its own.
 
         Raises: AnsweredError: refused, with reasons; UnreachableError: unknown, ask again with the same `key`.
         """
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = {"Idempotency-Key": key or f"auto-{secrets.token_hex(16)}"}
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("grant", "POST", "/v1/grants", body, headers)
 
@@ -92,9 +95,40 @@ class Shorthold:
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("decision", "POST", "/v1/grants?dry_run=1", body)
 
-    def show(self, id: str) -> dict[str, Any]:
-        """`GET /v1/grants/{id}`."""
-        return self._call("grant", "GET", f"/v1/grants/{id}")
+    def show(self, id: str, *, wait: str | None = None) -> dict[str, Any]:
+        """`GET /v1/grants/{id}`; with `wait` (`30s`) the answer comes once nobody else has to do anything first."""
+        return self._call("grant", "GET", f"/v1/grants/{id}{_waiting(wait)}")
+
+    def collect(self, id: str) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/collect`: what an approved grant gives, once.
+
+        Raises: AnsweredError: 409 not-approved-yet or lapsed, 403 denied; UnreachableError: it may have been made.
+        """
+        return self._call("grant", "POST", f"/v1/grants/{id}/collect")
+
+    def approvals(self, *, before: str | None = None) -> dict[str, Any]:
+        """`GET /v1/approvals`: what the caller may decide on now, in groups; `next` is the next page's `before`."""
+        query = f"?{urlencode({'before': before})}" if before else ""
+        return self._call("groups", "GET", f"/v1/approvals{query}")
+
+    def approve(
+        self,
+        id: str,
+        digest: str,
+        *,
+        reason: str | None = None,
+        ttl: str | None = None,
+        scopes: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/approve`: a yes to what has this digest, or with `ttl` or `scopes` to less of it."""
+        narrow: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
+        narrow |= {} if scopes is None else {"scopes": [*scopes]}
+        body: dict[str, Any] = {"digest": digest, "narrow": narrow} | ({} if reason is None else {"reason": reason})
+        return self._call("grant", "POST", f"/v1/grants/{id}/approve", body)
+
+    def deny(self, id: str, reason: str) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/deny`."""
+        return self._call("grant", "POST", f"/v1/grants/{id}/deny", {"reason": reason})
 
     def list(self) -> dict[str, Any]:
         """`GET /v1/grants`: the newest hundred of the caller's own."""
@@ -102,12 +136,24 @@ class Shorthold:
 
     def finish(self, id: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
-        query = f"?{urlencode({'wait': wait})}" if wait else ""
-        return self._call("grant", "POST", f"/v1/grants/{id}/finish{query}", {"outcome": outcome})
+        return self._call("grant", "POST", f"/v1/grants/{id}/finish{_waiting(wait)}", {"outcome": outcome})
 
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")
+
+    def freeze(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
+        """`POST /v1/freezes`: `selection`, `message`, `reason` and `expires_in`; as a responder."""
+        body = {name: value for name, value in asked.items() if value is not None}
+        return self._call("freeze", "POST", "/v1/freezes", body)
+
+    def freezes(self, *, ended: bool = False) -> dict[str, Any]:
+        """`GET /v1/freezes`: the newest thousand that refuse now, or with `ended` of all."""
+        return self._call("freezes", "GET", f"/v1/freezes?limit=1000{'&ended=1' if ended else ''}")
+
+    def thaw(self, id: str, *, reason: str) -> dict[str, Any]:
+        """`POST /v1/freezes/{id}/thaw`. Where it freezes everything, it ends when another responder does the same."""
+        return self._call("freeze", "POST", f"/v1/freezes/{id}/thaw", {"reason": reason})
 
     def unwrap(
         self,
@@ -179,6 +225,10 @@ def _send(
     if not 200 <= answer.status < 300:  # noqa: PLR2004 # the class of success, RFC 9110 15.3
         raise AnsweredError(answer.status, parsed)
     return answer.status, parsed
+
+
+def _waiting(wait: str | None) -> str:
+    return f"?{urlencode({'wait': wait})}" if wait else ""
 
 
 def _address(whose: str, addr: str) -> str:

@@ -1,6 +1,6 @@
 """One transaction: changes to grants and leases, and at its end their events, chained to those before."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -9,16 +9,19 @@ from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.audit.chain import extend, is_sealed
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
+from controlplane.model.freeze import Freeze
 from controlplane.model.grant import TERMINAL, Grant, GrantId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.stores import rows
+from controlplane.stores import approvals, rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
+from controlplane.stores.freezes import FreezeStatements
 from controlplane.stores.prepared import Prepared
 from controlplane.stores.schema import audit_head, events, grants, leases, tokens
 
@@ -40,6 +43,7 @@ class Statements:
         spent = insert_(tokens).on_conflict_do_nothing(index_elements=["issuer", "id"])
         self.spend = Prepared(spent, dialect)
         self.holder = Prepared(_HOLDER, dialect)
+        self.freezes = FreezeStatements(dialect)
         self.head = Prepared(_HEAD, dialect)
         self.append = Prepared(insert(events), dialect)
         self.move_head = Prepared(update(audit_head), dialect)
@@ -87,6 +91,39 @@ class Changes:
             # Another replica's insert that is not yet committed is waited for: one of the two finds a row there.
             if self._say.spend.run(self._connection, rows.token_row(token, grant)) != 1:
                 raise TokenReplayedError("the bearer token has asked for another grant before")
+
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people; until the end nobody else gets an answer to this."""
+        with self._step():
+            return approvals.waiting(self._connection, workload, enough=enough)
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes. Raises: LostRaceError: this subject said it before, or there is no such grant."""
+        with self._step():
+            approvals.approve(self._connection, grant, approval)
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no. Raises: LostRaceError: somebody said it before, or there is no such grant."""
+        with self._step():
+            approvals.deny(self._connection, grant, denial)
+
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first."""
+        with self._step():
+            return self._say.freezes.active(self._connection, at)
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze. Raises: LostRaceError: its id was used before."""
+        with self._step():
+            self._say.freezes.add(self._connection, freeze)
+            self._events += events
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end. Raises: LostRaceError: it is not as `before` any more."""
+        with self._step():
+            if not self._say.freezes.thaw(self._connection, before, after):
+                raise LostRaceError(f"freeze {before.id} has changed meanwhile")
+            self._events += events
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""

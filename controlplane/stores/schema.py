@@ -102,11 +102,14 @@ grants: Final = Table(
     Column("revision", Text, nullable=False),
     Column("issuer", Text, nullable=False),
     Column("subject", Text, nullable=False),
+    Column("person", Text),
     Column("workload", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("intent", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("ttl", Span, nullable=False),
+    Column("unusual", Text),
+    Column("scopes", Text),
     Column("idempotency_key", Text),
     Column("request_digest", Text, nullable=False),
     Column("paths", Text, nullable=False),
@@ -170,6 +173,10 @@ Index(
     sqlite_where=text(OPEN),
     postgresql_where=text(OPEN),
 )
+PENDING: Final = text("state = 'pending'")
+"""Word for word in `stores/approvals.py`, so that its questions use the indexes on what waits for people."""
+Index("pending_grants_by_age", grants.c.requested_at, grants.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
+Index("pending_grants_by_workload", grants.c.workload, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
 
 grant_transitions: Final = Table(
@@ -206,6 +213,58 @@ tokens: Final = Table(
     Column("keep_until", Instant, nullable=False),
 )
 Index("tokens_by_end", tokens.c.keep_until)
+
+approvals: Final = Table(
+    "approvals",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="an_approval_is_for_a_grant"), primary_key=True),
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("person", Text),
+    Column("groups", Text, nullable=False),
+    Column("claims", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("narrow_ttl", Span),
+    Column("narrow_scopes", Text),
+    Column("at", Instant, nullable=False),
+    _said("an_approval_never_makes_a_grant_endless", "narrow_ttl IS NULL OR narrow_ttl > 0"),
+)
+
+denials: Final = Table(
+    "denials",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_denial_is_of_a_grant"), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person", Text),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+freezes: Final = Table(
+    "freezes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("selection", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("thaws", Text, nullable=False),
+    Column("thawed_at", Instant),
+    _said("a_freeze_expires_after_it_was_made", "expires_at IS NULL OR expires_at > created_at"),
+    _said("a_thawed_freeze_says_who_thawed_it", "thawed_at IS NULL OR thaws <> '[]'"),
+)
+Index("freezes_by_age", freezes.c.created_at, freezes.c.id)
+Index(
+    "freezes_that_may_be_active",
+    freezes.c.expires_at,
+    sqlite_where=freezes.c.thawed_at.is_(None),
+    postgresql_where=freezes.c.thawed_at.is_(None),
+)
 
 events: Final = Table(
     "events",

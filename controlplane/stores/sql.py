@@ -26,13 +26,15 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError
 
 from controlplane.audit.chain import Unreadable, is_sealed
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.model.event import Head, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
-from controlplane.model.identity import WorkloadId
+from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease, LeaseId
 from controlplane.model.secret import Secret
-from controlplane.stores import postgresql, rows, sqlite
+from controlplane.stores import approvals, freezes, postgresql, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.faults import told
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
@@ -45,6 +47,7 @@ _GRANT = select(grants).where(grants.c.id == bindparam("its_id"))
 _ASKED = select(grants).where(
     grants.c.workload == bindparam("its_workload"), grants.c.idempotency_key == bindparam("key")
 )
+_SPENT = select(tokens.c.id).where(tokens.c.issuer == bindparam("its_issuer"), tokens.c.id == bindparam("its_id"))
 _LEASES = select(leases).where(leases.c.grant_id == bindparam("its_grant")).order_by(leases.c.number)
 _DUE = and_(
     grants.c.due_at <= bindparam("now"), or_(grants.c.held_until.is_(None), grants.c.held_until <= bindparam("now"))
@@ -153,6 +156,20 @@ class SqlStore:
             page = page.where(tuple_(grants.c.requested_at, grants.c.id) < last)
         return [rows.grant(row) for row in self._read(page)]
 
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first."""
+        return [rows.grant(row) for row in self._read(approvals.page(entitlements, before=before, limit=limit))]
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        return [approvals.approval(row) for row in self._read(approvals.OF_GRANT, its_grant=grant)]
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        return next(map(approvals.denial, self._read(approvals.NO_TO_GRANT, its_grant=grant)), None)
+
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""
         return [rows.lease(row) for row in self._read(_LEASES, its_grant=grant)]
@@ -182,12 +199,33 @@ class SqlStore:
             with self.writer.begin() as connection, told(self.writer.place):
                 connection.execute(_RELEASE, mine)
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        return bool(self._read(_SPENT, its_issuer=token.issuer, its_id=token.id))
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget some spent tokens that are refused anyway since `now` or longer; how many."""
         if not self._read(_ANY_OVER, now=now):
             return 0
         with self.writer.begin() as connection, told(self.writer.place):
             return connection.execute(_FORGET, {"now": now}).rowcount
+
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        return next(map(freezes.freeze, self._read(freezes.ITS, its_id=id)), None)
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first. A `before` that is no freeze is the end of the list."""
+        question, values = freezes.page(active_at=active_at, before=before, limit=limit)
+        return [freezes.freeze(row) for row in self._read(question, **values)]
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended that asked for freezes before. Raises: StoreUnavailableError."""
+        if self._reading.dialect.name == "postgresql":
+            with self.writer.begin() as connection, told(self.writer.place):
+                freezes.outlast(connection)
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""

@@ -1,28 +1,27 @@
 """The entitlements as they stand in a directory now, compiled: what the control plane grants from."""
 
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import structlog
+
 from controlplane.engines import engines
-from controlplane.model.errors import ConfigurationError
+from controlplane.model.access import AccessRule
+from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Compiled, Layout
 from controlplane.ports import Clock
+from controlplane.sync.files import Fresh, stamps
 from controlplane.sync.problem import Problem, Severity
 from controlplane.sync.review import review
 
-_LOOK_AGAIN = 1.0  # seconds
-
-_Stamp = tuple[date, tuple[tuple[str, int, int, int], ...]]
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Snapshot:
-    stamp: _Stamp | None
     by_name: Mapping[str, Compiled]
     problems: tuple[Problem, ...]
 
@@ -34,59 +33,65 @@ class Catalog:
     """
 
     def __init__(
-        self, directory: Path, layout: Layout, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        directory: Path,
+        layout: Layout,
+        clock: Clock,
+        *,
+        issuers: Mapping[str, KnownIssuer] | None = None,
+        access: Sequence[AccessRule] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._directory, self._layout, self._clock, self._monotonic = directory, layout, clock, monotonic
-        self._lock = threading.Lock()
-        self._snapshot = _Snapshot(stamp=None, by_name={}, problems=())
-        self._looked_at = float("-inf")
+        self._issuers, self._access = issuers, access
+        self._told: frozenset[Problem] = frozenset()
+        self._directory, self._layout, self._clock = directory, layout, clock
+        self._fresh = Fresh(
+            # Exceptions expire at midnight UTC although no file changes.
+            lambda: (self._today(), stamps(directory)),
+            self._reviewed,
+            self._unreadable,
+            monotonic=monotonic,
+        )
 
     def get(self, name: str) -> Compiled | None:
         """The entitlement of that name, None where there is none or it has an error."""
-        return self._now().by_name.get(name)
+        return self._fresh.now().by_name.get(name)
 
     def all(self) -> Sequence[Compiled]:
         """Every sound entitlement, by name."""
-        return tuple(self._now().by_name.values())
+        return tuple(self._fresh.now().by_name.values())
 
     @property
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the files as they stand."""
-        return self._now().problems
+        return self._fresh.now().problems
 
-    def _now(self) -> _Snapshot:
-        if self._monotonic() - self._looked_at < _LOOK_AGAIN:
-            return self._snapshot
-        with self._lock:
-            if self._monotonic() - self._looked_at >= _LOOK_AGAIN:  # nobody else has looked while we waited
-                self._snapshot = self._look(self._snapshot)
-                self._looked_at = self._monotonic()
-            return self._snapshot
+    def _today(self) -> date:
+        return self._clock.now().date()
 
-    def _look(self, known: _Snapshot) -> _Snapshot:
-        today = self._clock.now().date()  # exceptions expire at midnight UTC although no file changes
-        stamp = None
-        try:
-            stamp = (today, _files(self._directory))
-            if stamp == known.stamp:
-                return known
-            found = review(self._directory, self._layout, engines(), today=today)
-        except (OSError, ConfigurationError) as error:
-            problem = Problem(str(self._directory), 1, 1, "unreadable", str(error), Severity.ERROR)
-            return _Snapshot(stamp=None, by_name={}, problems=(problem,))
-        by_name = {item.entitlement.name: item for item in found.compiled}
-        return _Snapshot(stamp=stamp, by_name=by_name, problems=found.problems)
+    def _reviewed(self) -> _Snapshot:
+        found = review(
+            self._directory,
+            self._layout,
+            engines(),
+            today=self._today(),
+            issuers=self._issuers,
+            access=self._access,
+        )
+        self._tell(found.problems)
+        return _Snapshot(by_name={item.entitlement.name: item for item in found.compiled}, problems=found.problems)
 
+    def _unreadable(self, error: Exception) -> _Snapshot:
+        problem = Problem(str(self._directory), 1, 1, "unreadable", str(error), Severity.ERROR)
+        self._tell((problem,))
+        return _Snapshot(by_name={}, problems=(problem,))
 
-def _files(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Name, inode, size and time of every file: whatever is written changes one of them."""
-    with os.scandir(directory) as entries:
-        found = [(entry.name, _stat(entry)) for entry in entries]
-    return tuple(sorted((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found if stat))
-
-
-def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat()
-    except OSError:
-        return None  # a dangling link, or gone while we looked
+    def _tell(self, problems: Sequence[Problem]) -> None:
+        """Log what is wrong now and was not before: nobody else would say why an entitlement is not there."""
+        for problem in problems:
+            if problem not in self._told:
+                refused = problem.severity is Severity.ERROR
+                event = "entitlement_left_out" if refused else "entitlement_doubtful"
+                place = f"{problem.file}:{problem.line}:{problem.column}"
+                (log.error if refused else log.warning)(event, place=place, rule=problem.rule, message=problem.message)
+        self._told = frozenset(problems)

@@ -74,24 +74,27 @@ def parse(raw: bytes) -> Document:
 
     Raises: RefusedError: the first thing that is refused, with its place.
     """
-    text = _text(raw)
-    reader = _Reader(_events(text))
+    reader = _Reader(_events(readable(raw)))
     return reader.document()
 
 
-def _text(raw: bytes) -> str:
+def readable(raw: bytes) -> str:
+    """`raw` as text that a reviewer sees all of: UTF-8 in lines and spaces, and no larger than allowed.
+
+    Raises: RefusedError: the first thing that is refused, with its place.
+    """
     if len(raw) > MAX_BYTES:
         raise RefusedError(START, "too-large", f"the file is larger than {MAX_BYTES // 1024} KiB")
     try:
-        text = raw.decode("utf-8")
+        decoded = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8")
         raise RefusedError(_place_after(before), "not-utf-8", "the file is not UTF-8 from here on") from None
-    for found in _SUSPECT.finditer(text):
+    for found in _SUSPECT.finditer(decoded):
         char = found[0]
         if char != "\n" and _unseen(char):
-            raise RefusedError(_place_after(text[: found.start()]), "forbidden-character", _naming(char))
-    return text
+            raise RefusedError(_place_after(decoded[: found.start()]), "forbidden-character", _naming(char))
+    return decoded
 
 
 _SUSPECT: Final = re.compile(r"[^\x20-\x7e]")

@@ -4,15 +4,17 @@ An `exceptions:` entry with owner, reason and expiry lets an entitlement break a
 work in Vault, or would mean something else there, no exception allows.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
+from controlplane.model.access import AccessRule
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Delivery, Glob, Revocability, Risk
+from controlplane.model.entitlement import Delivery, Revocability
+from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Layout
+from controlplane.sync import trusted
 from controlplane.sync.document import Path
 from controlplane.sync.load import Source
 from controlplane.sync.ours import reserved
@@ -29,8 +31,10 @@ class Surroundings:
     revocability: Mapping[str, Revocability]
     """Of each engine, by its word."""
     today: date
-    issuers: frozenset[str] | None = None
-    """The names of the configured issuers; None where nobody knows them."""
+    issuers: Mapping[str, KnownIssuer] | None = None
+    """The configured issuers by name; None where nobody knows them."""
+    access: Sequence[AccessRule] | None = None
+    """Who may do what; None where nobody knows."""
 
 
 Finding = tuple[Path, str]
@@ -127,19 +131,6 @@ def _revocability_below_tier(source: Source, around: Surroundings) -> Iterator[F
             )
 
 
-def _glob_too_wide(source: Source, around: Surroundings) -> Iterator[Finding]:
-    """A pattern that leaves a whole segment open admits workloads that nobody has thought of."""
-    del around
-    if source.entitlement.risk is not Risk.HIGH:
-        return
-    for place, entry in enumerate(source.entitlement.eligibility):
-        if isinstance(entry.subject, Glob) and "*" in re.split("[:/]", entry.subject.glob):
-            yield (
-                ("eligibility", place, "subject", "glob"),
-                "at tier high a * never stands for a whole segment between ':' and '/': name the workloads closer",
-            )
-
-
 def _expired_exception(source: Source, around: Surroundings) -> Iterator[Finding]:
     for place, entry in enumerate(source.entitlement.exceptions):
         if entry.expires < around.today:
@@ -171,14 +162,6 @@ def _network_of_everybody(source: Source, around: Surroundings) -> Iterator[Find
             yield ("context", "networks", place), f"{network} is every address there is: name the networks closer"
 
 
-def _unknown_issuer(source: Source, around: Surroundings) -> Iterator[Finding]:
-    """A warning only: entitlements are reviewed where the control plane's settings are not at hand, too."""
-    for place, entry in enumerate(source.entitlement.eligibility):
-        if around.issuers is not None and entry.issuer not in around.issuers:
-            known = ", ".join(sorted(around.issuers))
-            yield ("eligibility", place, "issuer"), f"the settings have no issuer {entry.issuer}, only: {known}"
-
-
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
@@ -194,13 +177,19 @@ POLICY: Final[dict[str, Rule]] = {
     "delivery-above-tier": _delivery_above_tier,
     "heartbeat-above-tier": _heartbeat_above_tier,
     "revocability-below-tier": _revocability_below_tier,
-    "glob-too-wide": _glob_too_wide,
+    "glob-too-wide": lambda source, _: trusted.glob_too_wide(source.entitlement),
+    "glob-of-everybody": lambda source, _: trusted.glob_of_everybody(source.entitlement),
+    "glob-of-strangers": lambda source, around: trusted.glob_of_strangers(source.entitlement, around.issuers),
 }
 """Rules that an exception lifts until it expires."""
 
 ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,
     "network-of-everybody": _network_of_everybody,
-    "unknown-issuer": _unknown_issuer,
+    "unknown-issuer": lambda source, around: trusted.unknown_issuer(source.entitlement, around.issuers),
+    "unselectable-claim": lambda source, around: trusted.unselectable_claim(source.entitlement, around.issuers),
+    "nobody-to-approve": lambda source, around: trusted.nobody_to_approve(
+        source.entitlement, around.issuers, around.access
+    ),
 }
 """Warnings."""

@@ -1,7 +1,6 @@
 """Load the entitlements of a directory: `*.yaml`, each sound or with its problems; one bad file hides no other."""
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from controlplane.model.canonical import canonical
 from controlplane.model.entitlement import Entitlement, Scope
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.wording import worded
-from controlplane.sync.document import MAX_BYTES, START, Document, Place, RefusedError, parse
+from controlplane.sync.document import START, Document, Place, RefusedError, parse
 from controlplane.sync.document import Path as Loc
+from controlplane.sync.files import read
 from controlplane.sync.problem import Problem
 
 
@@ -79,7 +79,7 @@ def _source(directory: Path, name: str, models: Mapping[str, type[Scope]], *, al
         raise RefusedError(START, "name-collision", "another file's name differs in upper and lower case only")
     if not name.endswith(".yaml"):
         raise RefusedError(START, "file-name", "entitlements end in .yaml: rename the file")
-    document = parse(_read(directory, name))
+    document = parse(read(directory, name))
     if not isinstance(document.value, dict):
         raise RefusedError(START, "not-a-mapping", "an entitlement is a mapping of keys to values")
     try:
@@ -88,29 +88,14 @@ def _source(directory: Path, name: str, models: Mapping[str, type[Scope]], *, al
             canonical(document.value), strict=True, context={"engines": dict(models)}
         )
     except ValidationError as error:
-        raise _InvalidError(_problems(name, document, error.errors(include_url=False, include_input=False))) from None
+        raise _InvalidError(problems(name, document, error.errors(include_url=False, include_input=False))) from None
     if name != f"{entitlement.name}.yaml":
         wrong = f"the entitlement {entitlement.name} belongs into a file of its name: {entitlement.name}.yaml"
         raise RefusedError(document.place(("entitlement",)), "file-name", wrong)
     return Source(entitlement=entitlement, file=name, document=document)
 
 
-def _read(directory: Path, name: str) -> bytes:
-    """The file's bytes, one more than allowed at most: never a device, a pipe, or a file outside the directory."""
-    path = directory / name
-    try:
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise RefusedError(START, "outside", "this is a link to a file outside the directory")
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", closefd=True) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RefusedError(START, "not-a-file", "this is not a regular file")
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RefusedError(START, "unreadable", f"the file cannot be read: {error.strerror or error}") from None
-
-
-def _problems(name: str, document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
+def problems(name: str, document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """Pydantic's errors, one for each place, without those that follow from another."""
     located = [(error, *_locate(document, error["loc"])) for error in errors]
     found: dict[Place, Problem] = {}

@@ -1,11 +1,13 @@
 """Review a directory of entitlements: load, lint and compile it, for whoever wants to apply or to grant from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from controlplane.model.access import AccessRule
 from controlplane.model.errors import BrokenEntitlementsError
+from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Compiled, Layout
 from controlplane.ports import Engine
 from controlplane.sync.compile import compiled
@@ -48,9 +50,10 @@ def review(
     engines: Mapping[str, Engine],
     *,
     today: date,
-    issuers: frozenset[str] | None = None,
+    issuers: Mapping[str, KnownIssuer] | None = None,
+    access: Sequence[AccessRule] | None = None,
 ) -> Review:
-    """Look at every file of `directory`; `issuers` are the configured ones, where they are known.
+    """Look at every file of `directory`; `issuers` and `access` are the configured ones, where they are known.
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """
@@ -60,6 +63,7 @@ def review(
         revocability={word: engine.revocability for word, engine in engines.items()},
         today=today,
         issuers=issuers,
+        access=access,
     )
     loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     problems = list(loaded.problems)

@@ -11,8 +11,12 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Never, cast
 
+from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.collect import CollectGrant
+from controlplane.grants.deny import DenyGrant
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
@@ -22,6 +26,12 @@ from controlplane.grants.request import RequestGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.waiting import Watch
+from controlplane.grants.who import WhoCould
+from controlplane.incident.freeze import FreezeSelection
+from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.thaw import ThawFreeze
+from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
@@ -32,11 +42,12 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Prober, Store, Transaction
+from controlplane.ports import Leases, Logins, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.pool import Worker
@@ -78,10 +89,17 @@ class Journal:
 class FakePlane:
     """One control plane that may grant `entitlements`, which are synced to its Vault. Time moves by `clock` only.
 
-    `assertions` are the task JWTs it signed. It has what `http.app.create_app` needs of a ControlPlane.
+    Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed. It has what
+    `http.app.create_app` needs of a ControlPlane.
     """
 
-    def __init__(self, *entitlements: Compiled, store: FakeStore | None = None, environment: str | None = None) -> None:
+    def __init__(
+        self,
+        *entitlements: Compiled,
+        store: FakeStore | None = None,
+        environment: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.ids = CountingIds()
         self.journal = Journal()
@@ -122,7 +140,10 @@ class FakePlane:
             wake=self._wake,
         )
         situate = Situate(clock=self.clock, environment=environment)
-        self.explain = ExplainGrant(record=record, entitlements=self.entitlements, store=store_, situate=situate)
+        self.policy = policy or shipped_policy()
+        self.explain = ExplainGrant(
+            record=record, entitlements=self.entitlements, store=store_, situate=situate, policy=self.policy
+        )
         self.request = RequestGrant(
             clock=self.clock,
             ids=self.ids,
@@ -131,12 +152,45 @@ class FakePlane:
             engines=engines(),
             store=store_,
             situate=situate,
+            policy=self.policy,
             issue=self.issue,
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
         )
         self.show = ShowGrant(store=store_)
+        self.who_could = WhoCould(
+            clock=self.clock,
+            entitlements=self.entitlements,
+            engines=engines(),
+            issuers=known([self.issuer.configured.options]),
+        )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.watch = Watch(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            engines=engines(),
+            access=lambda: self.access,
+        )
+        self.approve = ApproveGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.deny = DenyGrant(clock=self.clock, record=record, store=store_, watch=self.watch)
+        self.collect = CollectGrant(
+            clock=self.clock,
+            record=record,
+            engines=engines(),
+            store=store_,
+            watch=self.watch,
+            situate=situate,
+            policy=self.policy,
+            issue=self.issue,
+            issuing_within=ISSUING_WITHIN,
+            settling=SETTLING,
+        )
+        self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
+        self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
+        self.freezes = ListFreezes(clock=self.clock, store=store_)
+        self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,
             record=record,
@@ -174,6 +228,12 @@ class FakePlane:
         wish: dict[str, Any] = {"task": TaskId("T-1"), "intent": "answer-question", **asked}
         wanted = GrantRequest(entitlement=entitlement, **wish)
         return self.request(who or self.agent(), wanted, key=key, address=address)
+
+    def change(self, compiled: Compiled) -> None:
+        """Let an entitlement read like this from now on, here and in Vault."""
+        self.entitlements.by_name[compiled.entitlement.name] = compiled
+        for item in compiled.objects:
+            self.vault.roles.write(item)
 
     def end(self, id: GrantId, why: Why = Why.COMPLETED) -> Grant:
         """Finish a grant and let the worker do what is due now."""
@@ -246,7 +306,7 @@ class FakePlane:
 
 @dataclass(frozen=True, slots=True)
 class _Entitlements:
-    by_name: Mapping[str, Compiled]
+    by_name: dict[str, Compiled]
 
     def get(self, name: str) -> Compiled | None:
         return self.by_name.get(name)

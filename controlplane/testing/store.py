@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.audit.chain import GENESIS, extend, seal_head
+from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
+from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
@@ -29,9 +31,15 @@ class _State:
     leases: dict[LeaseId, tuple[GrantId, Lease]] = field(default_factory=dict[LeaseId, tuple[GrantId, Lease]])
     links: list[Link] = field(default_factory=list[Link])
     tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
+    approvals: dict[GrantId, tuple[GivenApproval, ...]] = field(
+        default_factory=dict[GrantId, tuple[GivenApproval, ...]]
+    )
+    denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
+    freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
 
     def copy(self) -> "_State":
-        return _State(self.head, dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
+        rest = (dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
+        return _State(self.head, *rest, dict(self.approvals), dict(self.denials), dict(self.freezes))
 
 
 def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
@@ -143,6 +151,23 @@ class FakeStore:
         ]
         return sorted(found, key=_age, reverse=True)[:limit]
 
+    def pending(
+        self, entitlements: Iterable[str], *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of grants of these entitlements that wait for people, newest first."""
+        named = frozenset(entitlements)
+        everything = self.grants(states=[State.PENDING], before=before, limit=len(self._seen().grants))
+        return [grant for grant in everything if grant.entitlement in named][:limit]
+
+    def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
+        """Every yes to a grant, oldest first."""
+        found = self._seen().approvals.get(grant, ())
+        return sorted(found, key=lambda given: (given.at, given.by.issuer, given.by.subject))
+
+    def denial(self, grant: GrantId) -> Denial | None:
+        """The no to a grant."""
+        return self._seen().denials.get(grant)
+
     def leases(self, grant: GrantId) -> Sequence[Lease]:
         """The leases of a grant, in the order of their issue."""
         return [lease for holder, lease in self._seen().leases.values() if holder == grant]
@@ -172,6 +197,10 @@ class FakeStore:
             self._seen()
             self._holds.pop(grant, None)
 
+    def spent(self, token: SingleUse) -> bool:
+        """Whether the token asked for a grant before."""
+        return (token.issuer, token.id) in self._seen().tokens
+
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before; how many."""
         with self._writing():
@@ -180,6 +209,30 @@ class FakeStore:
             for key in over:
                 del tokens[key]
             return len(over)
+
+    def freeze(self, id: FreezeId) -> Freeze | None:
+        """The freeze of that id."""
+        return self._seen().freezes.get(id)
+
+    def freezes(
+        self, *, active_at: datetime | None = None, before: FreezeId | None = None, limit: int = 100
+    ) -> Sequence[Freeze]:
+        """A page of freezes, newest first. A `before` that is no freeze is the end of the list."""
+        now = self._seen().freezes
+        last = None if before is None else now.get(before)
+        if before is not None and last is None:
+            return []
+        found = [
+            freeze
+            for freeze in now.values()
+            if (active_at is None or freeze.active(active_at)) and (last is None or _made(freeze) < _made(last))
+        ]
+        return sorted(found, key=_made, reverse=True)[:limit]
+
+    def settle_freezes(self) -> None:
+        """Return once every transaction has ended: each has the whole store for itself."""
+        with self._writing():
+            self._up()
 
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""
@@ -281,6 +334,56 @@ class FakeChanges:
                 raise LostRaceError("the grant of a lease or token is not in the store")
             self._draft.tokens[token.issuer, token.id] = token
 
+    def waiting(self, workload: WorkloadId, *, enough: int) -> int:
+        """How many grants of the workload wait for people; nobody else writes before this transaction ends."""
+        with self._step():
+            waits = [grant for grant in self._draft.grants.values() if grant.state is State.PENDING]
+            return min(enough, sum(grant.workload == workload for grant in waits))
+
+    def approve(self, grant: GrantId, approval: GivenApproval) -> None:
+        """Save one yes."""
+        with self._step():
+            if grant not in self._draft.grants:
+                raise LostRaceError("the grant of an approval is not in the store")
+            before = self._draft.approvals.get(grant, ())
+            by = approval.by
+            if any((by.issuer, by.subject) == (given.by.issuer, given.by.subject) for given in before):
+                raise LostRaceError("this subject has agreed before")
+            self._draft.approvals[grant] = (*before, approval)
+
+    def deny(self, grant: GrantId, denial: Denial) -> None:
+        """Save the no."""
+        with self._step():
+            if grant not in self._draft.grants or grant in self._draft.denials:
+                raise LostRaceError("there is no such grant, or it was denied before")
+            self._draft.denials[grant] = denial
+
+    def freezes(self, at: datetime) -> Sequence[Freeze]:
+        """The freezes that are active at `at`, oldest first."""
+        with self._step():
+            return sorted((freeze for freeze in self._draft.freezes.values() if freeze.active(at)), key=_made)
+
+    def freeze(self, freeze: Freeze, *events: Event) -> None:
+        """Save a new freeze."""
+        with self._step():
+            if freeze.id in self._draft.freezes:
+                raise LostRaceError("an id or an idempotency key was used before")
+            if freeze.expires_at is not None and freeze.expires_at <= freeze.created_at:
+                raise IllegalTransitionError("the store refuses: a freeze expires after it was made")
+            self._draft.freezes[freeze.id] = freeze
+            self._events += events
+
+    def thaw(self, before: Freeze, after: Freeze, *events: Event) -> None:
+        """Save who wants a freeze to end."""
+        with self._step():
+            old = self._draft.freezes.get(before.id)
+            if old is None or old.thaws != before.thaws or old.thawed_at is not None:
+                raise LostRaceError(f"freeze {before.id} has changed meanwhile")
+            if after.thawed_at is not None and not after.thaws:
+                raise IllegalTransitionError("the store refuses: a thawed freeze says who thawed it")
+            self._draft.freezes[before.id] = replace(old, thaws=after.thaws, thawed_at=after.thawed_at)
+            self._events += events
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         with self._step():
@@ -310,10 +413,14 @@ class FakeChanges:
 
 
 _ASKED = (
-    *("entitlement", "issuer", "subject", "workload", "task", "intent", "reason"),
-    *("idempotency_key", "request_digest", "requested_at"),
+    *("entitlement", "issuer", "subject", "person", "workload", "task", "intent", "reason"),
+    *("unusual", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
+
+
+def _made(freeze: Freeze) -> tuple[datetime, FreezeId]:
+    return freeze.created_at, freeze.id
 
 
 def _age(grant: Grant) -> tuple[datetime, GrantId]:

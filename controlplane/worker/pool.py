@@ -54,7 +54,7 @@ class Worker:
     def start(self) -> None:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
-        self._scheduler.add_job(self._forget, "interval", seconds=_FORGET_EVERY.total_seconds())
+        self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
         self._scheduler.start()
         for lane in self._lanes:
             lane.start()
@@ -72,17 +72,17 @@ class Worker:
         for lane in self._lanes:
             lane.join()
 
-    def _look(self) -> None:
-        for lane in self._lanes:
-            lane.wake()
-
-    def _forget(self) -> None:
-        """Let spent tokens go that nobody takes any more."""
+    def forget(self) -> None:
+        """Let spent tokens go that nobody takes any more. It runs by itself once a minute."""
         try:
             while not self._stopping.is_set() and self._store.forget_tokens(self._clock.now() - _FORGET_AFTER):
                 pass
         except ControlPlaneError as error:
             log.warning("worker_cannot_forget_tokens", code=error.code, detail=error.detail)
+
+    def _look(self) -> None:
+        for lane in self._lanes:
+            lane.wake()
 
 
 class _Lane:

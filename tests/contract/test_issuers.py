@@ -4,9 +4,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -230,6 +231,36 @@ def test_tls_is_verified_against_the_configured_ca_and_the_name(certificate: tup
         strangers(f"https://localhost:{secured}/jwks")
     with pytest.raises(FetchError, match="did not prove who it is"):
         trusted(f"https://127.0.0.1:{secured}/jwks")
+
+
+def test_j36_a_name_that_leads_to_this_machine_is_sent_nothing(
+    certificate: tuple[Path, Path], secured: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: whoever answers for the issuer's name must prove that name before a word of HTTP is said."""
+    resolve = cast("Callable[..., object]", socket.getaddrinfo)
+
+    def rebound(host: str, *rest: object, **more: object) -> object:
+        return resolve("127.0.0.1" if host == "idp.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    with pytest.raises(FetchError, match="did not prove who it is"):
+        Fetcher(cacert=certificate[0], timeout=TIMEOUT * 10)(f"https://idp.example:{secured}/jwks")
+    with socket.create_server(("127.0.0.1", 0)) as plain:  # a service of this machine that speaks no TLS
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            connection, _ = plain.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        with pytest.raises(FetchError):
+            Fetcher(timeout=TIMEOUT)(f"https://idp.example:{plain.getsockname()[1]}/latest/meta-data")
+        thread.join(10)
+    assert heard
+    assert b"GET" not in heard[0]
+    assert b"meta-data" not in heard[0]
 
 
 def test_a_broken_ca_file_is_a_clear_error_at_start(tmp_path: Path) -> None:

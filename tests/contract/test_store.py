@@ -1,25 +1,21 @@
 """What every store keeps to: the one in memory, SQLite on a file, PostgreSQL."""
 
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from psycopg import sql
-from sqlalchemy import URL, create_engine
+from sqlalchemy import create_engine
 
 from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
 from controlplane.audit.verify import verify_trail
-from controlplane.dev.loopback import HOST
-from controlplane.dev.postgres import SUPERUSER, PostgreSQL
+from controlplane.model.approval import Approver, Denial, GivenApproval, Narrowing
 from controlplane.model.errors import (
     IllegalTransitionError,
     InvalidRequestError,
@@ -37,78 +33,10 @@ from controlplane.stores.schema import metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.trail import open_trail
 from controlplane.testing.clock import START
-from controlplane.testing.store import AUDIT_KEY, FakeStore, sample_event, sample_grant, sample_lease
+from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant, sample_lease
 
 HOLD = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
-
-
-class Databases:
-    """Makes databases on a server, each a copy of one that was opened before: no test upgrades a schema of its own."""
-
-    def __init__(self, server: PostgreSQL) -> None:
-        self._server = server
-        self._pattern = f"store_{secrets.token_hex(6)}"
-        self._do("CREATE DATABASE {}", self._pattern)
-        open_store(self.url(self._pattern), audit_key=AUDIT_KEY).close()
-
-    def url(self, name: str) -> str:
-        url = URL.create("postgresql", SUPERUSER, self._server.password.reveal(), HOST, self._server.port, name)
-        return url.render_as_string(hide_password=False)
-
-    def make(self) -> str:
-        name = f"store_{secrets.token_hex(6)}"
-        self._do("CREATE DATABASE {} TEMPLATE {}", name, self._pattern)
-        return name
-
-    def drop(self, name: str | None = None) -> None:
-        self._do("DROP DATABASE {} WITH (FORCE)", name or self._pattern)
-
-    def _do(self, statement: LiteralString, *names: str) -> None:
-        with psycopg.connect(self._server.owner.reveal(), autocommit=True) as owner:
-            owner.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: PostgreSQL) -> Iterator[Databases]:
-    made = Databases(postgres)
-    yield made
-    made.drop()
-
-
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-    """Opens the same store once more, as another process would; the one in memory has one process only."""
-    if request.param == "fake":
-        fake = FakeStore()
-        yield lambda: fake
-        return
-    made: tuple[Databases, str] | None = None
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/store.db"
-    else:
-        databases: Databases = request.getfixturevalue("databases")
-        made = (databases, databases.make())
-        url = databases.url(made[1])
-    opened = [open_store(url, audit_key=AUDIT_KEY)]
-    waiting = list(opened)
-
-    def another() -> Store:
-        if not waiting:
-            opened.append(open_store(url, audit_key=AUDIT_KEY))
-            return opened[-1]
-        return waiting.pop()
-
-    yield another
-    for store in opened:
-        store.close()
-    if made is not None:
-        made[0].drop(made[1])
-
-
-@pytest.fixture
-def store(replicas: Callable[[], Store]) -> Store:
-    return replicas()
 
 
 def add(store: Store, *grants: Grant) -> None:
@@ -332,6 +260,14 @@ def test_j40_a_token_is_spent_once_and_a_second_grant_is_not_added(store: Store)
     spend(store, sample_grant(4), token(issuer="other"))
 
 
+def test_c14_a_token_is_known_to_be_spent_and_another_is_not(store: Store) -> None:
+    assert not store.spent(token())
+    spend(store, sample_grant(1), token())
+    assert store.spent(token())
+    assert not store.spent(token("jti:2"))
+    assert not store.spent(token(issuer="other"))
+
+
 def test_a_token_is_spent_on_a_grant_that_is_there_or_not_at_all(store: Store) -> None:
     with pytest.raises(LostRaceError), store.transaction() as tx:
         tx.spend(token(), sample_grant(1).id)
@@ -361,6 +297,165 @@ def test_j42_a_spent_token_is_kept_to_its_end_and_forgotten_then(store: Store) -
         with pytest.raises(TokenReplayedError):
             spend(store, sample_grant(10 + number), token(f"jti:{number}"))
     assert store.grant(sample_grant(0).id) is not None
+
+
+# Approvals --------------------------------------------------------------------------------------------------------
+
+
+def yes(subject: str = "ann", *, after: timedelta = SECOND, **changes: Any) -> GivenApproval:
+    by = Approver(
+        issuer=IssuerName("dev"),
+        subject=subject,
+        person="ann@acme.example",
+        groups=("billing-oncall", "café"),
+        claims={"role": "approver", "groups": ["billing-oncall", "café"]},
+    )
+    plain: dict[str, Any] = {"by": by, "digest": "d" * 64, "reason": "asked for by phone", "at": START + after}
+    return GivenApproval(**(plain | changes))
+
+
+def no(subject: str = "bob") -> Denial:
+    by = Approver(issuer=IssuerName("dev"), subject=subject, person="bob@acme.example")
+    return Denial(by=by, reason="not today", at=START)
+
+
+def waits(number: int = 1, **changes: Any) -> Grant:
+    return sample_grant(number, state=State.PENDING, entitlement="orders-refund", **changes)
+
+
+def agree(store: Store, grant: Grant, given: GivenApproval, *, enough: bool = False) -> Grant:
+    after = grant.after(Step.APPROVE) if enough else grant.but()
+    with store.transaction() as tx:
+        tx.save(after, sample_event(kind=Kind.APPROVAL_GIVEN, grant=grant.id))
+        tx.approve(grant.id, given)
+    return after
+
+
+def refuse(store: Store, grant: Grant, said: Denial) -> Grant:
+    after = grant.after(Step.DENY, due_at=None)
+    with store.transaction() as tx:
+        tx.save(after, sample_event(kind=Kind.GRANT_DENIED, grant=grant.id))
+        tx.deny(grant.id, said)
+    return after
+
+
+def test_c17_every_yes_and_the_no_read_back_exactly_as_they_were_said(store: Store) -> None:
+    grant = waits(person="Rob@acme.example", unusual=("first time", "ttl — longer"))
+    add(store, grant)
+    assert store.grant(grant.id) == grant
+    assert (store.approvals(grant.id), store.denial(grant.id)) == ([], None)
+    late, early = yes("ann", after=2 * SECOND), yes("eve", narrow=Narrowing(ttl=SECOND, scopes=("orders",)), reason="")
+    grant = agree(store, agree(store, grant, late), early, enough=True)
+    assert store.approvals(grant.id) == [early, late]
+    narrowed = grant.after(Step.ISSUE, ttl=SECOND, scopes=("orders",), paths=("a/b",))
+    assert save(store, narrowed) == store.grant(grant.id)
+    assert store.approvals(GrantId("gr_none")) == []
+    denied = waits(2)
+    add(store, denied)
+    assert refuse(store, denied, no()) == store.grant(denied.id)
+    assert store.denial(denied.id) == no()
+
+
+def test_a08_one_person_is_one_approval_of_one_grant(store: Store) -> None:
+    add(store, waits(1), waits(2))
+    grant = agree(store, waits(1), yes())
+    with pytest.raises(LostRaceError):
+        agree(store, grant, yes(reason="again"))
+    assert store.grant(grant.id) == grant
+    agree(store, waits(2), yes())
+    agree(store, grant, yes(by=Approver(issuer=IssuerName("other"), subject="ann")))
+
+
+def test_an_approval_and_a_denial_are_of_a_grant_that_is_there(store: Store) -> None:
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.approve(GrantId("gr_none"), yes())
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.deny(GrantId("gr_none"), no())
+
+
+def test_a12_two_approvals_and_a_denial_at_once_end_denied_once(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+
+    def until_said(store: Store, id: GrantId, say: Callable[[Store, Grant], Grant]) -> State:
+        while True:
+            grant = store.grant(id)
+            assert grant is not None
+            try:
+                return say(store, grant).state
+            except LostRaceError:
+                continue
+
+    def approve(store: Store, grant: Grant, subject: str) -> Grant:
+        return agree(store, grant, yes(subject), enough=len(store.approvals(grant.id)) == 1)
+
+    for turn in range(6):
+        add(stores[0], waits(turn))
+        id = waits(turn).id
+        sayings: list[Callable[[Store, Grant], Grant]] = [
+            partial(approve, subject="ann"),
+            partial(approve, subject="eve"),
+            partial(refuse, said=no()),
+        ]
+        jobs = [partial(until_said, stores[number % 2], id, saying) for number, saying in enumerate(sayings)]
+        results = together(*jobs)
+        found = stores[1].grant(id)
+        assert found is not None
+        assert found.state is State.DENIED, results
+        kinds = [link.event.kind for link in stores[0].links(limit=1000) if link.event.grant == id]
+        assert kinds.count(Kind.GRANT_DENIED) == 1
+        # Whoever came after the no was told that nothing is left to agree to.
+        assert all(isinstance(result, State | IllegalTransitionError) for result in results), results
+
+
+def test_g14_of_two_replicas_that_collect_at_once_one_issues(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+    for turn in range(6):
+        add(stores[0], waits(turn))
+        approved = agree(stores[0], waits(turn), yes(), enough=True)
+
+        def collect(store: Store, grant: Grant = approved) -> Grant:
+            return save(store, grant.after(Step.ISSUE))
+
+        results = together(*[partial(collect, store) for store in (*stores, *stores)])
+        assert sum(isinstance(result, LostRaceError) for result in results) == 3, results
+
+
+def test_a18_what_waits_is_counted_by_workload_up_to_what_is_enough(store: Store) -> None:
+    mine = waits().workload
+    add(store, *[waits(number) for number in range(4)], waits(7, workload=WorkloadId("wl_other")), sample_grant(8))
+    agree(store, waits(0), yes(), enough=True)
+    with store.transaction() as tx:
+        assert tx.waiting(mine, enough=10) == 3
+        assert tx.waiting(mine, enough=2) == 2
+        assert tx.waiting(WorkloadId("wl_none"), enough=10) == 0
+        tx.add(waits(9), sample_event())
+        assert tx.waiting(mine, enough=10) == 4
+
+
+def test_a18_requests_at_once_never_exceed_what_may_wait(replicas: Callable[[], Store]) -> None:
+    stores = replicas(), replicas()
+
+    def ask(number: int) -> bool:
+        with stores[number % 2].transaction() as tx:
+            if tx.waiting(waits().workload, enough=3) >= 3:
+                return False
+            tx.add(waits(number), sample_event())
+            return True
+
+    assert sorted(map(bool, together(*[partial(ask, number) for number in range(8)]))) == [False] * 5 + [True] * 3
+
+
+def test_what_waits_is_listed_newest_first_in_pages_by_entitlement(store: Store) -> None:
+    grants = [waits(number, at=START + number * SECOND) for number in range(5)]
+    add(store, *grants, sample_grant(6, state=State.PENDING, entitlement="other"), sample_grant(7))
+    agree(store, grants[2], yes(), enough=True)
+    newest = [grants[number] for number in (4, 3, 1, 0)]
+    assert store.pending(["orders-refund", "none"]) == newest
+    assert store.pending(iter(["orders-refund"]), limit=2) == newest[:2]
+    assert store.pending(["orders-refund"], before=newest[1].id, limit=2) == newest[2:]
+    assert [grant.entitlement for grant in store.pending(["other"])] == ["other"]
+    assert store.pending([]) == []
+    assert store.pending(["orders-refund"], before=GrantId("gr_none")) == []
 
 
 # Pages ------------------------------------------------------------------------------------------------------------
@@ -753,13 +848,6 @@ def test_c22_requests_that_race_never_exceed_a_budget(replicas: Callable[[], Sto
 
 
 # What only a server shows ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def url(databases: Databases) -> Iterator[str]:
-    name = databases.make()
-    yield databases.url(name)
-    databases.drop(name)
 
 
 @pytest.mark.servers

@@ -16,7 +16,7 @@ CODE: Final = sorted(
 )
 PROSE: Final = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "vault-config/**/*.*", "roles/*.*", "docker-compose.yml", "Dockerfile")
+    for pattern in ("*.md", "docs/**/*.md", "vault-config/**/*.*", "roles/**/*.*", "docker-compose.yml", "Dockerfile")
     for path in ROOT.glob(pattern)
     if path.is_file()
 )

@@ -149,7 +149,7 @@ def test_c22_a_rate_is_refused_with_the_time_to_come_back_and_explaining_spends_
     explained = explain(stage, "two-an-hour")
     assert explained.returncode == 3, explained.stderr
     told = json.loads(explained.stdout)
-    assert (told["status"], told["reasons"][-1]["says"], told["reasons"][-1]["code"]) == (429, "yes", "in-scope")
+    assert (told["status"], told["reasons"][-1]["says"], told["reasons"][-1]["code"]) == (429, "yes", "policy-permits")
 
 
 def test_p12_a_stranger_is_explained_the_same_of_what_is_there_and_of_what_is_not(stage: Stage) -> None:

@@ -71,7 +71,10 @@ def test_a_rule_that_is_too_wide_or_unknown_is_refused(given: dict[str, object])
         AccessSettings.model_validate(given)
 
 
-def test_an_access_rule_of_an_unknown_issuer_stops_the_start(tmp_path: Path) -> None:
+def test_an_access_rule_of_an_unknown_issuer_stops_the_start_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     key = tmp_path / "broker.pem"
     load_or_create(key)
     settings = Settings(
@@ -80,3 +83,4 @@ def test_an_access_rule_of_an_unknown_issuer_stops_the_start(tmp_path: Path) -> 
     )
     with pytest.raises(ConfigurationError, match="access names the issuer idp"):
         wire(settings)
+    assert list(tmp_path.iterdir()) == [key]

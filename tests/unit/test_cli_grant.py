@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from pytest_socket import enable_socket
 
-from controlplane.cli.grant import NotUnwrappedError, grant
+from controlplane.cli.grant import grant
+from controlplane.cli.unwrapping import NotUnwrappedError
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import ConfigurationError
 from controlplane.testing.canned import Canned, canned
@@ -102,6 +103,19 @@ def test_certificates_that_cannot_be_read_are_told_before_a_grant_is_made(
     error = run(*ASK, "--unwrap").exception
     assert isinstance(error, ConfigurationError)
     assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "spent", "status"),
+    [("allow", False, 0), ("allow", True, 3), ("needs-approval", True, 3), ("deny", True, 3)],
+)
+def test_explaining_says_that_the_token_itself_has_been_used_up(
+    server: Canned, decision: str, spent: bool, status: int
+) -> None:
+    server.answers["POST /v1/grants"] = (200, {"decision": decision, "token_spent": spent, "reasons": []})
+    result = run("explain", "orders-read", "--intent", "answer-question")
+    assert result.exit_code == status
+    assert ("get a new one" in result.stderr) == (spent and decision != "deny")
 
 
 @pytest.mark.parametrize("state", ["lapsed", "denied"])

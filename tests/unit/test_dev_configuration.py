@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.dev.configuration import configuration_file, write_configuration
+from controlplane.dev.configuration import configuration_file, policies_directory, write_configuration
 from controlplane.dev.home import Home
 from controlplane.dev.outside import Target
-from controlplane.dev.shipped import code_digest
+from controlplane.dev.shipped import code_digest, shipped
 from controlplane.dev.stack import LAYOUT
 from controlplane.model.access import Role
 from controlplane.model.errors import ConfigurationError
@@ -54,6 +54,10 @@ def test_it_says_whether_anything_changed_and_takes_the_projects_own_roles(proje
     assert not _write(home, project)
     (project / "roles").mkdir()
     assert _write(home, project)
+    assert policies_directory(project) == shipped("roles") / "policies"
+    (project / "roles" / "policies").mkdir()
+    assert _write(home, project)
+    assert policies_directory(project) == project / "roles" / "policies"
 
 
 def test_other_code_is_another_configuration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

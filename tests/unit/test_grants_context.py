@@ -17,6 +17,7 @@ from controlplane.model.identity import IssuerName, VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation, Usage
 from controlplane.testing.entitlements import entitlement
+from controlplane.testing.policies import shipped_policy
 
 NOW = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)  # a Monday
 ASKED = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
@@ -115,12 +116,16 @@ def test_c22_a_rate_says_when_the_oldest_request_leaves_the_span() -> None:
 def test_c22_only_what_nothing_but_a_budget_refuses_is_over_budget() -> None:
     named = {"max_requests": {"per_subject": "1/h"}, "max_active": {"total": 1}, "environments": ["prod"]}
     spent = Usage(active=1, requested=1, oldest=NOW)
-    refused = decide(entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="prod", usage=spent))
+    refused = decide(
+        entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="prod", usage=spent), shipped_policy()
+    )
     assert isinstance(refused, Deny)
     assert (refused.over_budget, refused.retry_after) == (True, timedelta(hours=1))
     assert [why.code for why in refused.reasons] == ["over-max-active-total", "over-max-requests"]
-    assert [why.code for why in refused.passed] == ["eligible", "in-environment", "in-scope"]
-    elsewhere = decide(entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="dev", usage=spent))
+    assert [why.code for why in refused.passed] == ["eligible", "in-environment", "in-scope", "policy-permits"]
+    elsewhere = decide(
+        entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="dev", usage=spent), shipped_policy()
+    )
     assert isinstance(elsewhere, Deny)
     assert not elsewhere.over_budget
 
@@ -165,7 +170,7 @@ SITUATIONS = st.builds(
 def test_y34_one_condition_more_never_allows_more(names: set[str], more: str, situation: Situation) -> None:
     def allowed(which: set[str]) -> bool:
         named = {name: CONDITIONS[name] for name in which}
-        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation), Allow)
+        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy()), Allow)
 
     assert not allowed({*names, more}) or allowed(names)
 
@@ -174,6 +179,6 @@ def test_y34_one_condition_more_never_allows_more(names: set[str], more: str, si
 def test_c7_it_is_allowed_exactly_when_every_condition_holds_by_itself(names: set[str], situation: Situation) -> None:
     def allowed(*which: str) -> bool:
         named = {name: CONDITIONS[name] for name in which}
-        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation), Allow)
+        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy()), Allow)
 
     assert allowed(*names) == all(allowed(name) for name in names)

@@ -15,6 +15,8 @@ from controlplane.model.grant import TaskId
 from controlplane.model.identity import IssuerName, VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
+from controlplane.ports import Policy
+from controlplane.testing.policies import shipped_policy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUBJECT = "repo:acme/support-agent:ref:refs/heads/main"
@@ -51,9 +53,13 @@ def asked(**changes: Any) -> GrantRequest:
 
 
 def decide(
-    wanted: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation | None = None
+    wanted: Entitlement | None,
+    who: VerifiedClaims,
+    asked: GrantRequest,
+    situation: Situation | None = None,
+    policy: Policy | None = None,
 ) -> Decision:
-    return decide_in(wanted, who, asked, situation or Situation(at=NOW))
+    return decide_in(wanted, who, asked, situation or Situation(at=NOW), policy or shipped_policy())
 
 
 def codes(decision: Allow | Deny | NeedsApproval) -> list[tuple[Decides, str]]:
@@ -67,6 +73,7 @@ def test_an_eligible_workload_within_scope_is_allowed_and_every_decision_says_wh
         Decides.ELIGIBILITY,
         Decides.CONTEXT,
         Decides.SCOPE,
+        Decides.POLICY,
         Decides.APPROVAL,
     ]
 
@@ -108,7 +115,7 @@ def test_every_refusal_of_an_eligible_workload_is_told_at_once() -> None:
         (Decides.SCOPE, "unknown-intent"),
         (Decides.SCOPE, "ttl-above-maximum"),
     ]
-    assert [why.code for why in decision.passed] == ["eligible"]
+    assert [why.code for why in decision.passed] == ["eligible", "policy-permits"]
     assert not decision.over_budget
 
 
@@ -124,7 +131,7 @@ def test_p12_a_stranger_learns_nothing_of_the_context_either() -> None:
 def test_a_refusal_also_says_what_passed() -> None:
     decision = decide(entitlement(), who(), asked(intent="drop-tables"))
     assert isinstance(decision, Deny)
-    assert [why.code for why in decision.passed] == ["eligible", "in-context"]
+    assert [why.code for why in decision.passed] == ["eligible", "in-context", "policy-permits"]
 
 
 def test_what_needs_approval_waits_and_says_for_whom() -> None:

@@ -1,15 +1,18 @@
 """Explaining: the same decision as a request gets, and nothing made; budgets through the verb (P12, C7, C22, A17)."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from controlplane.grants.explain import Explanation
 from controlplane.http.explained import explained
+from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Decision, Deny
-from controlplane.model.errors import DeniedError, OverBudgetError
+from controlplane.model.errors import DeniedError, OverBudgetError, TokenReplayedError
 from controlplane.model.event import Kind
 from controlplane.model.grant import TaskId, Why
 from controlplane.model.identity import VerifiedClaims
@@ -24,11 +27,15 @@ AGENTS: dict[str, Any] = {"eligibility": [{"issuer": "dev", "subject": {"glob": 
 def explain(plane: FakePlane, who: VerifiedClaims | None = None, **asked: Any) -> Decision:
     wish: dict[str, Any] = {"entitlement": "orders-read", "intent": "answer-question", **asked}
     wanted = GrantRequest(task=TaskId("T-1"), **wish)
-    return plane.explain(who or plane.agent(), wanted, address=ip_address("10.0.0.1"))
+    return plane.explain(who or plane.agent(), wanted, address=ip_address("10.0.0.1")).decision
+
+
+def shown(decision: Decision, *, spent: bool = False) -> dict[str, JsonValue]:
+    return explained(Explanation(decision=decision, spent=spent))
 
 
 def says(decision: Decision) -> list[tuple[str, str]]:
-    reasons = explained(decision)["reasons"]
+    reasons = shown(decision)["reasons"]
     assert isinstance(reasons, list)
     return [(str(why["says"]), str(why["code"])) for why in reasons if isinstance(why, dict)]
 
@@ -40,6 +47,7 @@ def test_an_explanation_makes_nothing_but_its_audit_event() -> None:
         ("yes", "eligible"),
         ("yes", "in-context"),
         ("yes", "in-scope"),
+        ("yes", "policy-permits"),
         ("yes", "no-approval-needed"),
     ]
     assert plane.journal.steps == ["commit grant.explained"]
@@ -52,23 +60,23 @@ def test_an_explanation_makes_nothing_but_its_audit_event() -> None:
 @pytest.mark.parametrize(
     ("changes", "asked", "status", "expected"),
     [
-        ({}, {}, 201, ["yes", "yes", "yes", "yes"]),
-        (HIGH, {}, 202, ["yes", "yes", "yes", "wait"]),
-        ({"context": {"networks": ["11.0.0.0/8"]}}, {}, 403, ["yes", "no", "yes"]),
+        ({}, {}, 201, ["yes", "yes", "yes", "yes", "yes"]),
+        (HIGH, {}, 202, ["yes", "yes", "yes", "yes", "wait"]),
+        ({"context": {"networks": ["11.0.0.0/8"]}}, {}, 403, ["yes", "no", "yes", "yes"]),
         (
             {"context": {"networks": ["11.0.0.0/8", "10.0.0.0/8"], "environments": ["prod"]}},
             {"ttl": timedelta(hours=9)},
             403,
-            ["yes", "yes", "no", "no"],
+            ["yes", "yes", "no", "no", "yes"],
         ),
-        ({}, {"intent": "other"}, 403, ["yes", "yes", "no"]),
+        ({}, {"intent": "other"}, 403, ["yes", "yes", "no", "yes"]),
     ],
 )
 def test_every_yes_and_every_no_is_told_in_the_order_of_the_decisions(
     changes: dict[str, Any], asked: dict[str, Any], status: int, expected: list[str]
 ) -> None:
     decision = explain(FakePlane(compiled_entitlement(**changes)), **asked)
-    assert explained(decision)["status"] == status
+    assert shown(decision)["status"] == status
     assert [word for word, _ in says(decision)] == expected
 
 
@@ -92,6 +100,22 @@ def test_an_explanation_is_what_the_request_then_gets(changes: dict[str, Any]) -
         assert before.reasons == reasons
 
 
+def test_c14_an_explanation_says_that_its_token_is_spent_and_what_a_request_with_it_gets() -> None:
+    plane = FakePlane(compiled_entitlement(), compiled_entitlement(entitlement="orders-gone", intents=["look-away"]))
+    who = plane.agent()
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
+    assert explained(plane.explain(who, wish))["token_spent"] is False
+    plane.ask(who)
+    told = explained(plane.explain(who, wish))
+    assert (told["decision"], told["status"], told["token_spent"]) == ("allow", 401, True)
+    with pytest.raises(TokenReplayedError):
+        plane.request(who, wish)
+    # A denial comes first: a request that is refused for another reason spends and needs no token.
+    told = explained(plane.explain(who, replace(wish, entitlement="orders-gone")))
+    assert (told["decision"], told["status"], told["token_spent"]) == ("deny", 403, True)
+    assert explained(plane.explain(plane.agent(), wish))["token_spent"] is False
+
+
 def test_c22_explaining_spends_no_budget() -> None:
     plane = FakePlane(
         compiled_entitlement(context={"max_requests": {"per_subject": "1/h"}, "max_active": {"total": 1}})
@@ -100,7 +124,7 @@ def test_c22_explaining_spends_no_budget() -> None:
     plane.ask()
     over = explain(plane)
     assert isinstance(over, Deny)
-    assert (explained(over)["status"], explained(over)["retry_after"]) == (429, 3600)
+    assert (shown(over)["status"], shown(over)["retry_after"]) == (429, 3600)
 
 
 def test_c22_an_open_grant_keeps_its_place_until_it_is_proved_gone() -> None:

@@ -1,4 +1,4 @@
-"""One token asks for one grant: before any effect, whatever becomes of it (J40, J42, J44, C13, C14)."""
+"""One token, or one key, asks for one grant: before any effect, whatever becomes of it (J40, J42, J44, C13, C14)."""
 
 import threading
 from dataclasses import replace
@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.utils import base64url_decode, der_to_raw_signature, raw_to_der_signature
 
-from controlplane.model.errors import ConflictError, DeniedError, NotAuthenticatedError, TokenReplayedError
+from controlplane.grants.identify import RECORDED_PER_SECOND
+from controlplane.grants.issue import Delivered
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    KeyNeededError,
+    NotAuthenticatedError,
+    TokenReplayedError,
+)
 from controlplane.model.event import Kind
-from controlplane.model.grant import GrantId, State, Why
+from controlplane.model.grant import GrantId, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.secret import Secret
 from controlplane.testing.entitlements import compiled_entitlement
@@ -152,8 +162,139 @@ def test_a_jti_is_its_own_issuers(plane: FakePlane, token: Secret) -> None:
     assert (who.single_use.issuer, who.single_use.id) == ("dev", "jti:mine-1")
 
 
-def test_the_tokens_of_a_reusable_issuer_ask_again(plane: FakePlane, token: Secret) -> None:
-    reusable = trusting(plane.issuer, clock=plane.clock, replay="reusable")
-    who: VerifiedClaims = replace(plane.identify, issuers=reusable)(token)
+def reusable(plane: FakePlane, token: Secret) -> VerifiedClaims:
+    """The same token from an issuer that hands it out again."""
+    issuers = trusting(plane.issuer, clock=plane.clock, replay="reusable")
+    return replace(plane.identify, issuers=issuers)(token)
+
+
+def test_a_reusable_token_asks_for_one_task_after_the_other(plane: FakePlane, token: Secret) -> None:
+    who = reusable(plane, token)
     assert who.single_use is None
-    assert plane.ask(who).grant.id != plane.ask(who).grant.id
+    first = plane.ask(who, key="k-1", task=TaskId("T-1"))
+    second = plane.ask(who, key="k-2", task=TaskId("T-2"))
+    assert first.grant.id != second.grant.id
+    assert first.wrapping_token is not None
+    assert second.wrapping_token is not None
+
+
+def test_c14_with_a_reusable_token_a_request_without_a_key_is_refused_before_anything(
+    plane: FakePlane, token: Secret
+) -> None:
+    for entitlement in ("orders-read", "no-such-thing"):
+        with pytest.raises(KeyNeededError) as caught:
+            plane.ask(reusable(plane, token), entitlement=entitlement)
+        assert (caught.value.code, caught.value.status) == ("idempotency-key-needed", 400)
+    assert plane.journal.steps == []
+
+
+def test_c14_a_captured_request_of_a_reusable_token_sent_again_word_for_word_opens_nothing(
+    plane: FakePlane, token: Secret
+) -> None:
+    first = plane.ask(reusable(plane, token), key="k-1")
+    assert first.wrapping_token is not None
+    for _ in range(3):
+        replayed = plane.ask(reusable(plane, token), key="k-1")
+        assert (replayed.grant.id, replayed.wrapping_token, replayed.credentials) == (first.grant.id, None, {})
+    plane.end(first.grant.id)
+    replayed = plane.ask(reusable(plane, token), key="k-1")  # not after its end either: a tombstone stays
+    assert (replayed.grant.state, replayed.wrapping_token) == (State.REVOKED, None)
+    assert plane.journal.steps.count("logins.login") == 1
+
+
+def test_c14_not_even_the_first_answer_is_repeated_where_credentials_are_inline() -> None:
+    plane = FakePlane(compiled_entitlement(delivery="inline"))
+    first = plane.ask(reusable(plane, plane.issuer.mint(AGENT)), key="k-1")
+    assert first.credentials
+    again = plane.ask(reusable(plane, plane.issuer.mint(AGENT)), key="k-1")
+    assert (again.grant.id, again.credentials, again.wrapping_token) == (first.grant.id, {}, None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"task": TaskId("T-2")}, {"reason": "another"}, {"ttl": timedelta(minutes=6)}, {"entitlement": "orders-other"}],
+)
+def test_c13_the_key_of_one_task_is_a_conflict_in_any_other_request(other: dict[str, Any]) -> None:
+    plane = FakePlane(compiled_entitlement(), compiled_entitlement(entitlement="orders-other"))
+    token = plane.issuer.mint(AGENT)
+    plane.ask(reusable(plane, token), key="k-1")
+    with pytest.raises(ConflictError):
+        plane.ask(reusable(plane, token), key="k-1", **other)
+    assert len(plane.store.grants()) == 1
+
+
+def test_c13_a_key_is_its_workload_s_own() -> None:
+    plane = FakePlane(compiled_entitlement(eligibility=[{"issuer": "dev", "subject": {"glob": "agent-*"}}]))
+    one, other = (reusable(plane, plane.issuer.mint(f"agent-{name}")) for name in "ab")
+    mine, theirs = plane.ask(one, key="k-1"), plane.ask(other, key="k-1", task=TaskId("T-2"))
+    assert mine.grant.id != theirs.grant.id
+    assert theirs.wrapping_token is not None
+
+
+def test_j40_sixteen_requests_with_one_reusable_token_and_one_key_at_once_open_one_credential(
+    plane: FakePlane, token: Secret
+) -> None:
+    who, ready = reusable(plane, token), threading.Barrier(16)
+    answers = list[Delivered]()
+
+    def ask() -> None:
+        ready.wait(10)
+        answers.append(plane.ask(who, key="k-1"))
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len({answer.grant.id for answer in answers}) == 1
+    assert sum(answer.wrapping_token is not None for answer in answers) == 1
+    assert plane.journal.steps.count("logins.login") == 1
+
+
+def test_c14_a_flood_of_replays_leaves_few_events_and_its_number(plane: FakePlane, token: Secret) -> None:
+    who = plane.identify(token)
+    plane.ask(who)
+    for _ in range(200):
+        with pytest.raises(TokenReplayedError):
+            plane.ask(who)
+    assert len(plane.events(Kind.TOKEN_REPLAYED)) == RECORDED_PER_SECOND
+    plane.clock.advance(timedelta(seconds=1))
+    with pytest.raises(TokenReplayedError):
+        plane.ask(who)
+    assert plane.events(Kind.TOKEN_REPLAYED)[-1].body["left_out_before"] == 200 - RECORDED_PER_SECOND
+
+
+def test_c14_a_flood_of_bad_tokens_hides_no_replay(plane: FakePlane, token: Secret) -> None:
+    who = plane.identify(token)
+    plane.ask(who)
+    for _ in range(2 * RECORDED_PER_SECOND):
+        with pytest.raises(NotAuthenticatedError):
+            plane.identify(Secret("x"))
+    with pytest.raises(TokenReplayedError):
+        plane.ask(who)
+    assert len(plane.events(Kind.TOKEN_REPLAYED)) == 1
+
+
+MINUTES = st.integers(0, 20).map(lambda number: timedelta(minutes=number))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(MINUTES, st.sampled_from(["mint", "prune", "replay"])), max_size=25))
+def test_j42_whatever_is_pruned_and_when_no_token_that_is_still_taken_asks_twice(
+    steps: list[tuple[timedelta, str]],
+) -> None:
+    plane = FakePlane(compiled_entitlement(ttl={"default": "5s", "max": "15m"}))
+    spent = list[Secret]()
+    for wait, act in steps:
+        plane.clock.advance(wait)
+        match act:
+            case "mint":
+                spent.append(plane.issuer.mint(AGENT, jti=f"t-{len(spent)}", ttl=timedelta(minutes=1 + len(spent))))
+                plane.ask(plane.identify(spent[-1]))
+            case "prune":
+                plane.store.forget_tokens(plane.clock.now())
+            case _:
+                for token in spent:
+                    with pytest.raises(NotAuthenticatedError):  # too old, or replayed: which is one of these
+                        plane.ask(plane.identify(token))
+    assert len(plane.store.grants(limit=100)) == len(spent)

@@ -50,7 +50,7 @@ def test_a_grant_is_answered_with_a_wrapping_token_and_no_credential(plane: Fake
     assert body["grant"]["reason"] == "who ordered?"
     assert body["expires_at"] == grant.expires_at.isoformat()
     assert [lease["scope"] for lease in body["leases"]] == ["orders"]
-    assert [why["decision"] for why in body["reasons"]] == ["eligibility", "context", "scope", "approval"]
+    assert [why["decision"] for why in body["reasons"]] == ["eligibility", "context", "scope", "policy", "approval"]
     for handle in (grant.accessor, grant.wrap_accessor):  # they end things: nobody's but ours
         assert str(handle) not in answer.text
 
@@ -166,6 +166,17 @@ def test_whatever_is_wrong_with_a_token_the_caller_is_told_the_same(plane: FakeP
     assert len({(answer.text, answer.headers["www-authenticate"]) for answer in answers}) == 1
     reasons = [str(event.body["reason"]) for event in plane.events(Kind.TOKEN_REJECTED)]
     assert len(set(reasons)) == len(tokens)  # the audit log knows which check failed
+
+
+@pytest.mark.parametrize("name", ["Host", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Original-URL", "Forwarded"])
+def test_j38_no_header_moves_the_audience_or_the_issuer(plane: FakePlane, http: Http, name: str) -> None:
+    said, url = {name: "elsewhere.example"}, "https://elsewhere.example"
+    foreign: tuple[dict[str, Any], ...] = ({"aud": "elsewhere.example"}, {"aud": url}, {"iss": url})
+    for others in foreign:
+        token = plane.issuer.mint(AGENT, **others).reveal()
+        answer = http(plane, "POST", "/v1/grants", json=WISH, headers={**said, "Authorization": f"Bearer {token}"})
+        problem(answer, 401, "not-authenticated")
+    assert http(plane, "POST", "/v1/grants", json=WISH, headers={**said, **bearer(plane)}).status_code == 201
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,16 @@ def test_an_id_of_a_token_can_be_compared(issuer: FakeIssuer, trust: TrustedIssu
     assert trust.verify(issuer.mint(jti="a" * 255))
 
 
+@pytest.mark.parametrize(
+    "cnf", [{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}, {"x5t#S256": "x"}, {}, None, ""]
+)
+def test_j46_a_token_that_is_bound_to_a_key_is_no_bearer_token(
+    issuer: FakeIssuer, trust: TrustedIssuers, cnf: object
+) -> None:
+    """DPoP and mutual TLS are no options here: nothing could check the proof, so the token proves nobody."""
+    assert "bound to a key" in refusal(trust, issuer.mint(cnf=cnf))
+
+
 def test_required_claims_must_be_there_however_deep(issuer: FakeIssuer, clock: FakeClock) -> None:
     trust = trusting(issuer, clock=clock, required=("environment", "kubernetes.io/namespace"))
     place: dict[str, Any] = {"kubernetes.io": {"namespace": "agents"}}

@@ -201,6 +201,27 @@ def test_j34_a_flood_of_unknown_keys_asks_the_issuer_once_per_cool_down(
     assert network.fetches == 2
 
 
+def test_j34_whoever_names_unknown_keys_waits_for_no_issuer_that_is_known_to_be_down(
+    store: DiscoveredKeys, network: Network, issuer: FakeIssuer
+) -> None:
+    assert knows(store, issuer.keys[0])
+    network.broken = True
+    network.pass_by(COOL_DOWN)
+    assert not knows(store, IssuerKey())
+    network.gate.clear()  # from now on whoever waits waits long
+    network.pass_by(COOL_DOWN)
+    assert at_once(50, lambda: knows(store, IssuerKey())) == [False] * 50
+    assert knows(store, issuer.keys[0])
+    network.gate.set()
+    background_fetch_ends()
+    network.broken = False
+    new = issuer.rotate(keep=True)
+    network.pass_by(COOL_DOWN)
+    knows(store, new)  # asks
+    background_fetch_ends()
+    assert knows(store, new)
+
+
 def test_an_issuer_that_never_answered_is_not_asked_by_every_caller(
     store: DiscoveredKeys, network: Network, issuer: FakeIssuer
 ) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -255,6 +256,17 @@ def test_j31_huge_tokens_cost_next_to_nothing(trust: TrustedIssuers, compact: st
     token, begun = Secret(compact), time.process_time()
     refusal(trust, token)
     assert time.process_time() - begun < 0.05
+
+
+def test_j31_a_token_of_twenty_megabytes_takes_no_memory_of_its_size(trust: TrustedIssuers) -> None:
+    token = Secret("e30." * 5_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotAuthenticatedError):
+            trust.verify(token)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "application/at+jwt", None])

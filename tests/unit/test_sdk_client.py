@@ -1,5 +1,6 @@
 """The agent's client: what it sends, what it makes of answers, and what it never says."""
 
+import re
 import traceback
 from collections.abc import Callable, Generator
 
@@ -39,6 +40,16 @@ def test_a_call_carries_the_token_and_the_answer_comes_back_as_it_is(server: Can
     (asked,) = server.asked
     assert asked.body == {"task": "T-1"}
     assert (asked.headers["Authorization"], asked.headers["Idempotency-Key"]) == ("Bearer tok", "k")
+
+
+def test_c14_a_request_without_a_key_is_given_one_of_its_own(server: Canned) -> None:
+    server.answers["POST /v1/grants"] = (201, {"grant": {"id": ID}})
+    with client(server.addr, "tok") as agent:
+        agent.request({"task": "T-1"})
+        agent.request({"task": "T-1"})
+    keys = [asked.headers["Idempotency-Key"] for asked in server.asked]
+    assert len(set(keys)) == 2
+    assert all(re.fullmatch(r"auto-[0-9a-f]{32}", key) for key in keys)
 
 
 @pytest.mark.parametrize("token", ["canary\nx", "canary x", "canary\u00e9", "canary\x00", " \n", ""])

@@ -63,11 +63,12 @@ def test_a_sound_entitlement_has_nothing(tmp_path: Path) -> None:
         ({"max: 15m": "max: 2h"}, "ttl-above-tier", 10),
         ({"risk: low": "risk: medium", "max: 15m": "max: 31m"}, "ttl-above-tier", 10),
         ({"risk: low": "risk: high"}, "approval-below-tier", 5),
-        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", '"agent"': "{glob: 'repo:acme/*'}"},
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: ['group:x']}", '"agent"': "{glob: 'repo:acme/*'}"},
          "glob-too-wide", 8),
-        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", '"agent"': "{glob: '*:acme/x'}"},
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: ['group:x']}", '"agent"': "{glob: '*:acme/x'}"},
          "glob-too-wide", 8),
-        ({"risk: low": "risk: high\napproval: {quorum: 1, from: [x]}", "max: 15m}": "max: 15m}\ndelivery: inline"},
+        ({"risk: low": "risk: high\napproval: {quorum: 1, from: ['group:x']}",
+          "max: 15m}": "max: 15m}\ndelivery: inline"},
          "delivery-above-tier", 12),
         ({"max: 15m}": "max: 15m}\nexceptions:\n  - {rule: made-up, owner: x, reason: y, expires: 2026-02-01}"},
          "unknown-rule", 12),
@@ -102,7 +103,7 @@ def test_c16_a_tier_can_need_a_heartbeat_and_how_often(tmp_path: Path, beat: str
 @pytest.mark.parametrize("has", list(Revocability))
 def test_c16_a_tier_has_a_weakest_class_of_revocability(tmp_path: Path, risk: Risk, has: Revocability) -> None:
     around = replace(AROUND, revocability={"database": has})
-    text = SOUND.replace("risk: low", f"risk: {risk}\napproval: {{quorum: 1, from: [x]}}")
+    text = SOUND.replace("risk: low", f"risk: {risk}\napproval: {{quorum: 1, from: ['group:x']}}")
     allowed = {Risk.LOW: set(Revocability), Risk.MEDIUM: {Revocability.PROVABLE, Revocability.RECALLABLE}}
     expected = [] if has in allowed.get(risk, {Revocability.PROVABLE}) else ["revocability-below-tier"]
     assert [problem.rule for problem in linted(tmp_path, text, around)] == expected
@@ -128,7 +129,7 @@ def test_c28_what_exceeds_its_tier_needs_an_exception_with_owner_reason_and_date
 
 
 def test_at_tier_high_a_glob_may_end_open_but_not_be_open(tmp_path: Path) -> None:
-    high = SOUND.replace("risk: low", "risk: high\napproval: {quorum: 1, from: [x]}")
+    high = SOUND.replace("risk: low", "risk: high\napproval: {quorum: 1, from: ['group:x']}")
     text = high.replace('"agent"', "{glob: 'system:serviceaccount:agents:refund-*'}")
     assert linted(tmp_path, text) == ()
 

@@ -106,14 +106,14 @@ def test_all_errors_of_all_files_are_shown_in_order(tmp_path: Path) -> None:
         pytest.param(("default: 5m", "default: 20m"), (15, 6), "invalid-value", "longer", id="default above maximum"),
         pytest.param(("max: 15m", "max: 9h"), (15, 25), "invalid-value", "8 hours", id="above every ceiling"),
         pytest.param(
-            ("max: 15m}", "max: 15m}\napproval: {quorum: true, from: [x]}"),
+            ("max: 15m}", "max: 15m}\napproval: {quorum: true, from: ['group:x']}"),
             (16, 20),
             "invalid-value",
             "integer",
             id="true is no number",
         ),
         pytest.param(
-            ("max: 15m}", "max: 15m}\napproval: {quorum: '1', from: [x]}"),
+            ("max: 15m}", "max: 15m}\napproval: {quorum: '1', from: ['group:x']}"),
             (16, 20),
             "invalid-value",
             "integer",

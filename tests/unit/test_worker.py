@@ -12,9 +12,11 @@ from typing_extensions import override
 
 from controlplane.model.errors import StoreUnavailableError, VaultUnavailableError
 from controlplane.model.grant import Grant, GrantId
+from controlplane.model.identity import IssuerName, SingleUse
 from controlplane.ports import Clock, Store
 from controlplane.testing.clock import START, FakeClock
 from controlplane.testing.store import FakeStore, sample_grant
+from controlplane.worker import pool
 from controlplane.worker.pool import Worker
 
 NEVER = timedelta(hours=1)
@@ -172,6 +174,44 @@ def test_a_worker_with_nothing_to_do_stops_at_once(store: FakeStore, clock: Fake
     assert [thread for thread in threading.enumerate() if thread.name.startswith("shorthold-")] == []
 
 
+def test_j42_spent_tokens_are_forgotten_to_the_last_batch_once_no_clock_takes_them_any_more(clock: FakeClock) -> None:
+    store = _Forgetting(3)
+    _worker(store, clock, _Reaped(store), tick=NEVER, threads=1).forget()
+    assert store.asked == [clock.now() - timedelta(minutes=5)] * 4
+
+
+def test_j42_what_cannot_be_forgotten_now_is_told_and_left_for_the_next_time(clock: FakeClock) -> None:
+    store = _Forgetting(3, StoreUnavailableError("the disk is full"))
+    worker = _worker(store, clock, _Reaped(store), tick=NEVER, threads=1)
+    with capture_logs() as logged:
+        worker.forget()
+    assert [(line["event"], line["code"]) for line in logged] == [("worker_cannot_forget_tokens", "store-unavailable")]
+    store.error = None
+    worker.forget()
+    assert len(store.asked) == 5
+
+
+def test_j42_a_worker_that_stops_forgets_no_further(clock: FakeClock) -> None:
+    many = _Forgetting(1_000_000)
+    with _running(many, clock, _Reaped(many)) as worker:
+        pass
+    worker.forget()
+    assert many.asked == []
+
+
+def test_j42_a_running_worker_forgets_by_itself(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_FORGET_EVERY", SOON)
+    store = FakeStore()
+    spent = SingleUse(issuer=IssuerName("dev"), id="jti:1", until=START)
+    with store.transaction() as tx:
+        tx.add(sample_grant(1, due_at=START + timedelta(hours=9)))
+        tx.spend(spent, _id(1))
+    with _running(store, clock, _Reaped(store)):
+        assert store.spent(spent)  # no clock that is five minutes behind may still take it
+        clock.advance(timedelta(minutes=5))
+        _until(lambda: not store.spent(spent))
+
+
 class _Reaped:
     """Fits what a worker calls: makes a grant a tombstone, and remembers in which order it was asked to."""
 
@@ -202,6 +242,23 @@ class _Reaped:
             tx.save(done)
         self.done += 1
         return done
+
+
+class _Forgetting(FakeStore):
+    """Has so many batches of spent tokens to forget, and notes which instants it is asked about."""
+
+    def __init__(self, batches: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.left, self.error = batches, error
+        self.asked = list[datetime]()
+
+    @override
+    def forget_tokens(self, now: datetime) -> int:
+        self.asked.append(now)
+        if self.error is not None:
+            raise self.error
+        self.left -= 1
+        return 500 if self.left >= 0 else 0
 
 
 class _Failing(FakeStore):

@@ -145,7 +145,8 @@ class DiscoveredKeys:
         """See KeyStore. Waits for the issuer only where nothing that is known will do."""
         keys = self._fresh()
         found = keys.candidates(algorithm, kid)
-        if not found and self._ask(wait=True):
+        # Who names an unknown key waits for no issuer that is known to be down: a flood of those would fill the door.
+        if not found and self._ask(wait=self._failure is None):
             keys = self._fresh()
             found = keys.candidates(algorithm, kid)
         return found or _unknown(keys, algorithm, kid)

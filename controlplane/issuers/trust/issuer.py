@@ -59,6 +59,10 @@ class Issuer:
         if not any(token.signed_by(key) for key in self.keys.candidates(algorithm, kid)):
             raise NotAuthenticatedError("the signature does not hold under the issuer's key")
 
+        # RFC 7800 3, RFC 9449 7.2, RFC 8705 3: it is good only with a proof that nothing here can check.
+        if "cnf" in token.claims:
+            raise NotAuthenticatedError("the token is bound to a key (cnf): it is not for whoever bears it")
+
         subject = _name(token.claims, "sub")  # RFC 7519 4.1.2, OpenID Connect Core 2
         self._checked_origin(token.claims, subject)
         issued, expires = self._checked_times(token.claims, now)

@@ -43,6 +43,11 @@ class IssuerOptions(BaseModel):
     """Pins where the key set is, for an issuer that keeps it on another host than `url`; nothing is discovered."""
     cacert: Path | None = None
 
+    @property
+    def open_to_all(self) -> bool:
+        """Whether anybody in the world can get a token of it, with a subject that begins as he likes."""
+        return False
+
 
 def by_kind(raw: object) -> object:
     """Let the kind that `raw` names read its own options; what is no table is left to the caller to refuse.

@@ -1,0 +1,98 @@
+"""`shorthold incident`: freeze, thaw, and list freezes."""
+
+import re
+import sys
+from typing import Any
+
+import click
+from typing_extensions import override
+
+from controlplane.cli.asking import client, told
+from controlplane.cli.output import output_option, say, show
+
+PENDING, RESIDUAL = 4, 5
+"""Exit statuses: waiting for another person; something could not be verified."""
+
+_COLUMNS = ("id", "selection", "message", "reason", "subject", "created_at", "expires_at", "thawed_at")
+
+
+class FreezeIdType(click.ParamType[str]):
+    """The id of a freeze, so that a slip of the hand is told before anything is sent."""
+
+    name = "id"
+
+    @override
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"fz_[a-z2-7]{24}", value):
+            self.fail(f"{value!r} is no freeze id: it looks like fz_ and 24 characters", param, ctx)
+        return value
+
+
+@click.group()
+def incident() -> None:
+    """Freeze what must not be granted for now, and thaw it.
+
+    For responders: the settings' `access` says who is one. A selection is written as for kubectl: key=value,
+    key!=value, key in (a, b), key notin (a, b), key, !key; a comma means and; the word all alone selects everything.
+    docs/incidents.md lists the keys.
+
+    \b
+    Examples:
+      shorthold incident freeze -l label.team=billing --message "Incident 7" --reason "leaked key" --expires 2h
+      shorthold incident freeze -l all --message "Stop" --reason "we do not know yet"
+      shorthold incident thaw fz_... --reason "key replaced"
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+
+
+@incident.command()
+@click.option("-l", "--selection", required=True, help="What to freeze, such as subject=S, label.team=T, or all.")
+@click.option("--message", required=True, help="What those are told whom it refuses.")
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--expires", default=None, help="For how long, such as 2h; until it is thawed otherwise.")
+@output_option
+def freeze(selection: str, message: str, reason: str, expires: str | None, output: str) -> None:
+    """Refuse every new grant of what is selected, on every replica, from before this returns.
+
+    What was granted before goes on, and can be finished. Exit status 5: frozen, but a replica hangs amid a decision.
+    """
+    asked = {"selection": selection, "message": message, "reason": reason, "expires_in": expires}
+    with client() as door:
+        answer = told(lambda: door.freeze(asked))
+    _print(answer, output)
+    if not answer.get("settled"):
+        say("It is frozen, but a replica hangs amid a decision that may have been made before. Look for it.")
+        sys.exit(RESIDUAL)
+
+
+@incident.command()
+@click.argument("id", type=FreezeIdType())
+@click.option("--reason", required=True, help="Why, for the audit log.")
+@output_option
+def thaw(id: str, reason: str, output: str) -> None:
+    """End a freeze. Where everything is frozen it ends when two different people have said so: exit status 4 until."""
+    with client() as door:
+        answer = told(lambda: door.thaw(id, reason=reason))
+    _print(answer, output)
+    made: dict[str, Any] = answer["freeze"]
+    if made["thawed_at"] is None and made["thaws"]:
+        say("It is frozen still: another responder has to run the same command.")
+        sys.exit(PENDING)
+
+
+@incident.command()
+@click.option("--ended", is_flag=True, help="Also those that have expired or were thawed.")
+@output_option
+def freezes(ended: bool, output: str) -> None:
+    """List the freezes that refuse now, newest first."""
+    with client() as door:
+        answer = told(lambda: door.freezes(ended=ended))
+    show(answer["freezes"], output, columns=_COLUMNS)
+
+
+def _print(answer: dict[str, Any], output: str) -> None:
+    if output != "table":
+        show(answer, output)
+        return
+    made: dict[str, Any] = dict(answer["freeze"])
+    by = [f"{thaw['subject']}: {thaw['reason']}" for thaw in made.pop("thaws")]
+    show({**made, "thawed_by": "; ".join(by) or None}, output)

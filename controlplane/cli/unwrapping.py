@@ -1,0 +1,67 @@
+"""Open a wrapping token at Vault, as its settings say, or give the grant up."""
+
+import ssl
+from typing import TYPE_CHECKING
+
+from controlplane.model.errors import ConfigurationError, ControlPlaneError
+from controlplane.sdk.client import Shorthold
+
+if TYPE_CHECKING:
+    from controlplane.settings import VaultSettings
+
+    Vault = tuple[VaultSettings, ssl.SSLContext | None]
+
+
+class NotUnwrappedError(ControlPlaneError):
+    """A grant was made, but its wrapping token could not be opened at Vault: nobody has its credentials."""
+
+    code, exit_status = "not-unwrapped", 2
+    hint = (
+        "See that BAO_ADDR or vault.addr and its TLS settings are right from here, and ask anew. If Vault says that "
+        "the wrapping token is not valid and nobody of yours opened it, tell your incident responder."
+    )
+
+
+def vault_settings() -> "Vault":
+    """Where wrapping tokens are opened, and whom to trust there.
+
+    Raises: ConfigurationError: a certificate or key of the settings cannot be read.
+    """
+    from controlplane.settings import load
+
+    vault = load().vault
+    if not vault.addr.startswith("https:"):
+        return vault, None
+    try:
+        tls = ssl.create_default_context(cafile=vault.cacert)
+        if vault.client_cert:
+            tls.load_cert_chain(vault.client_cert, vault.client_key)
+    except OSError as error:  # an SSLError is one
+        raise ConfigurationError(f"vault.cacert, client_cert or client_key: {error.strerror or error}") from None
+    if vault.skip_verify:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return vault, tls
+
+
+def unwrapped(client: Shorthold, at: "Vault", id: str, token: str) -> dict[str, dict[str, str]]:
+    """The credentials by scope. Raises: NotUnwrappedError: Vault opened nothing; the grant was finished as failed."""
+    from controlplane.model.secret import Secret
+
+    vault, tls = at
+    try:
+        opened = client.unwrap(vault.addr, Secret(token), namespace=vault.namespace, tls=tls)
+    except ControlPlaneError as error:
+        raise NotUnwrappedError(
+            f"Vault at {vault.addr} did not open the credentials of {id}: {error.detail}; {_given_up(client, id)}"
+        ) from None
+    return {scope: {name: value.reveal() for name, value in fields.items()} for scope, fields in opened.items()}
+
+
+def _given_up(client: Shorthold, id: str) -> str:
+    """End a grant that nobody can use any more, and say how that went."""
+    try:
+        client.finish(id, outcome="failed")
+    except ControlPlaneError as error:
+        return f"and it could not be finished ({error.detail}): run `shorthold grant finish {id} --outcome failed`"
+    return "it was finished as failed"

@@ -1,0 +1,1 @@
+"""The verbs of a responder, one file each."""

@@ -1,0 +1,83 @@
+"""Freeze: from now on no new grant of what is selected, on every replica, before the answer returns."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controlplane.model.access import Role, Standing
+from controlplane.model.canonical import instant
+from controlplane.model.errors import StoreUnavailableError
+from controlplane.model.event import Kind
+from controlplane.model.freeze import Freeze, FreezeId
+from controlplane.model.identity import VerifiedClaims
+from controlplane.ports import Clock, Ids, Recorder, Store
+from controlplane.selectors import selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """The freeze. `settled`: whatever was decided without it has ended; else something may still be on its way."""
+
+    freeze: Freeze
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeSelection:
+    """No new grants. What was granted before goes on; end it with a cut, or let its owner finish it."""
+
+    clock: Clock
+    ids: Ids
+    record: Recorder
+    store: Store
+
+    def __call__(
+        self,
+        who: VerifiedClaims,
+        standing: Standing,
+        text: str,
+        *,
+        message: str,
+        reason: str,
+        expires_in: timedelta | None = None,
+    ) -> Frozen:
+        """Freeze what `text` selects; `message` is told to whom it refuses, `reason` stays in the audit log.
+
+        Raises:
+            NotAllowedError: the caller is no responder.
+            InvalidSelectionError: `text` is no selection; nothing is frozen.
+        """
+        standing.must_be(Role.RESPONDER)
+        now = self.clock.now()
+        freeze = Freeze(
+            id=FreezeId(self.ids.new("fz")),
+            selection=str(selection(text)),
+            message=message,
+            reason=reason,
+            issuer=who.issuer,
+            subject=who.subject,
+            created_at=now,
+            expires_at=None if expires_in is None else now + expires_in,
+        )
+        with self.store.transaction() as tx:
+            tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **told(freeze), message=message))
+        return Frozen(freeze=freeze, settled=self._settled())
+
+    def _settled(self) -> bool:
+        # On disk first, then waited for: a replica that hangs amid a transaction must not keep a freeze from being.
+        try:
+            self.store.settle_freezes()
+        except StoreUnavailableError:
+            return False
+        return True
+
+
+def told(freeze: Freeze) -> dict[str, str | None]:
+    """What an event says of a freeze that is made."""
+    return {
+        "freeze": freeze.id,
+        "selection": freeze.selection,
+        "reason": freeze.reason,
+        "issuer": freeze.issuer,
+        "subject": freeze.subject,
+        "expires_at": None if freeze.expires_at is None else instant(freeze.expires_at),
+    }

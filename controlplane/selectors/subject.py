@@ -1,0 +1,11 @@
+"""`subject`: whom the token is about, exactly as its `sub` says."""
+
+from controlplane.model.selection import Selector
+
+SELECTOR = Selector(
+    word="subject",
+    about="whom the token is about: its `sub`",
+    example="subject=repo:acme/refund-agent:ref:refs/heads/main",
+    values=lambda one, _: (one.subject,),
+    of_caller=True,
+)

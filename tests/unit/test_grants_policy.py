@@ -1,0 +1,173 @@
+"""Policy within the whole decision: its place, its words in answer and audit, and what nobody learns (C7; P1, P12)."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from controlplane.grants.decide import decide
+from controlplane.http.explained import explained
+from controlplane.model.decision import Decides, Decision, Deny, NeedsApproval, Ruling
+from controlplane.model.entitlement import Entitlement
+from controlplane.model.errors import DeniedError, OverBudgetError
+from controlplane.model.event import Kind
+from controlplane.model.grant import TaskId
+from controlplane.model.identity import VerifiedClaims
+from controlplane.model.request import GrantRequest
+from controlplane.model.situation import Situation
+from controlplane.testing.entitlements import compiled_entitlement, entitlement
+from controlplane.testing.plane import FakePlane
+from controlplane.testing.policies import policy_of
+
+Http = Callable[..., httpx.Response]
+
+NO = '@id("never-on-thursdays") @reason("nobody works on a Thursday") forbid (principal, action, resource);'
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> FakePlane:
+    return FakePlane(compiled_entitlement(), policy=policy_of(tmp_path, NO))
+
+
+def codes(decision: Decision) -> list[tuple[Decides, str]]:
+    return [(why.decision, why.code) for why in decision.reasons]
+
+
+def test_p1_c7_what_a_policy_forbids_touches_nothing_and_the_audit_log_names_the_policy(plane: FakePlane) -> None:
+    with pytest.raises(DeniedError) as denied:
+        plane.ask()
+    assert plane.journal.steps == ["commit grant.refused"]
+    (why,) = denied.value.reasons
+    assert (why.decision, why.code) == (Decides.POLICY, "policy-forbids")
+    assert why.detail == "never-on-thursdays: nobody works on a Thursday"
+    (event,) = plane.events(Kind.GRANT_REFUSED)
+    assert event.body["reasons"] == [{"decision": "policy", "code": "policy-forbids", "detail": why.detail}]
+
+
+def test_c7_the_audit_log_also_names_the_policy_that_permitted() -> None:
+    plane = FakePlane(compiled_entitlement())
+    grant = plane.ask().grant
+    (event,) = plane.events(Kind.GRANT_ALLOWED, grant.id)
+    reasons = event.body["reasons"]
+    assert isinstance(reasons, list)
+    assert {
+        "decision": "policy",
+        "code": "policy-permits",
+        "detail": "reviewed-entitlement: what the reviewed entitlement admits is permitted",
+    } in reasons
+
+
+def test_c7_the_answer_over_http_names_the_policy(plane: FakePlane, http: Http) -> None:
+    answer = http(
+        plane,
+        "POST",
+        "/v1/grants",
+        json={"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"},
+        headers={"Authorization": f"Bearer {plane.issuer.mint('repo:acme/agent:ref:refs/heads/main').reveal()}"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (403, "denied")
+    assert answer.json()["reasons"] == [
+        {
+            "decision": "policy",
+            "code": "policy-forbids",
+            "detail": "never-on-thursdays: nobody works on a Thursday",
+        }
+    ]
+
+
+def test_c2_c6_every_no_is_told_at_once_in_the_order_of_the_decisions(tmp_path: Path) -> None:
+    plane = FakePlane(
+        compiled_entitlement(context={"environments": ["prod"]}), policy=policy_of(tmp_path, NO), environment="dev"
+    )
+    asked = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="other", ttl=timedelta(hours=1))
+    decision = plane.explain(plane.agent(), asked)
+    assert codes(decision) == [
+        (Decides.CONTEXT, "other-environment"),
+        (Decides.SCOPE, "unknown-intent"),
+        (Decides.SCOPE, "ttl-above-maximum"),
+        (Decides.POLICY, "policy-forbids"),
+    ]
+    reasons = explained(decision)["reasons"]
+    assert isinstance(reasons, list)
+    assert [why["decision"] for why in reasons if isinstance(why, dict)] == [
+        "eligibility",
+        "context",
+        "scope",
+        "scope",
+        "policy",
+    ]
+
+
+def test_c2_no_policy_lets_a_stranger_in_and_none_is_even_asked() -> None:
+    asked_of: list[str] = []
+
+    class Policy:
+        def __call__(
+            self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+        ) -> Ruling:
+            del entitlement, asked, situation
+            asked_of.append(who.subject)
+            return Ruling(permitted=True, reasons=())
+
+    policy = Policy()
+    plane = FakePlane(compiled_entitlement(), policy=policy)
+    stranger = plane.agent("mallory")
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
+    decision = decide(entitlement(), stranger, wish, Situation(at=plane.clock.now()), policy)
+    assert codes(decision) == [(Decides.ELIGIBILITY, "not-eligible")]
+    assert asked_of == []
+
+
+def test_p12_a_stranger_learns_nothing_of_policies(plane: FakePlane) -> None:
+    stranger = plane.agent("mallory")
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
+    there = plane.explain(stranger, wish)
+    assert there == FakePlane().explain(stranger, wish)
+    assert "thursday" not in str(there).casefold()
+
+
+def test_c6_no_policy_widens_the_scope(tmp_path: Path) -> None:
+    wide = '@id("open-to-all") @reason("r") permit (principal, action, resource) when { resource.quorum >= 0 };'
+    plane = FakePlane(compiled_entitlement(), policy=policy_of(tmp_path, wide))
+    wider: list[dict[str, Any]] = [{"intent": "other"}, {"ttl": timedelta(hours=1)}]
+    for asked in wider:
+        with pytest.raises(DeniedError) as denied:
+            plane.ask(**asked)
+        assert {why.decision for why in denied.value.reasons} == {Decides.SCOPE}
+
+
+def test_c17_a_policy_that_permits_does_not_stand_for_an_approval_and_one_that_forbids_asks_nobody(
+    tmp_path: Path,
+) -> None:
+    high: dict[str, Any] = {"risk": "high", "approval": {"quorum": 1, "from": ["group:oncall"]}}
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
+    free, bound = FakePlane(compiled_entitlement(**high)), policy_of(tmp_path, NO)
+    assert isinstance(free.explain(free.agent(), wish), NeedsApproval)
+    refusing = FakePlane(compiled_entitlement(**high), policy=bound)
+    assert isinstance(refusing.explain(refusing.agent(), wish), Deny)
+
+
+def test_c22_what_a_policy_forbids_is_not_merely_over_budget(tmp_path: Path) -> None:
+    never = 'when { context.task == "T-2" };'
+    plane = FakePlane(
+        compiled_entitlement(context={"max_active": {"total": 1}}),
+        policy=policy_of(tmp_path, NO.removesuffix(";") + never),
+    )
+    plane.ask()
+    with pytest.raises(OverBudgetError):
+        plane.ask()
+    with pytest.raises(DeniedError) as denied:
+        plane.ask(task=TaskId("T-2"))
+    assert not isinstance(denied.value, OverBudgetError)
+    assert [why.code for why in denied.value.reasons] == ["over-max-active-total", "policy-forbids"]
+
+
+def test_broken_policies_grant_nothing_and_say_so(tmp_path: Path) -> None:
+    plane = FakePlane(compiled_entitlement(), policy=policy_of(tmp_path, "forbid (principal"))
+    with pytest.raises(DeniedError) as denied:
+        plane.ask()
+    assert [why.code for why in denied.value.reasons] == ["policy-broken"]
+    assert plane.alive() == []
