@@ -8,6 +8,7 @@ from typing import Protocol
 
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
+from controlplane.model.cursor import SinkCursor
 from controlplane.model.decision import Ruling
 from controlplane.model.entitlement import Entitlement, Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
@@ -30,6 +31,7 @@ from controlplane.model.lease import (
 )
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
 from controlplane.model.request import GrantRequest
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Situation, Usage
 
@@ -201,6 +203,28 @@ class Transaction(Protocol):
         """Save the no. Raises: LostRaceError: somebody else denied the grant before, or there is no such grant."""
         ...
 
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review that shares one of these names, oldest first, this transaction's own included.
+
+        Until this transaction ends, nobody else who asks this of one of the names gets an answer: what is added on
+        the strength of it holds.
+        """
+        ...
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save a new, open review of a grant that was added before.
+
+        Raises: LostRaceError: an open review has one of its names, the grant has a review, or there is no grant.
+        """
+        ...
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how an open review was closed.
+
+        Raises: LostRaceError: it is not open any more, or never was; the transaction is void.
+        """
+        ...
+
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first; `Store.settle_freezes` waits until this transaction ends.
 
@@ -274,6 +298,14 @@ class Store(Protocol):
         """Those among `ids` that some grant holds."""
         ...
 
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant, open or closed; None where there is none."""
+        ...
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first; `after` is the last grant of the page before."""
+        ...
+
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`.
 
@@ -318,6 +350,39 @@ class Store(Protocol):
 
     def head(self) -> Head | None:
         """The sealed head of the chain, from the store's first moment on; None where somebody removed it."""
+        ...
+
+
+class Cursors(Protocol):
+    """How far each sink was told. Every method raises StoreUnavailableError when it cannot."""
+
+    def at(self, sink: str) -> SinkCursor | None:
+        """The cursor as it stands, None for a sink that was never told anything."""
+        ...
+
+    def claim(self, sink: str, now: datetime, *, hold: timedelta, start: int) -> SinkCursor | None:
+        """The cursor, held for this caller until `now + hold`; one that is not there yet is made at `start`.
+
+        None: another caller holds it, or it is not due. A hold that runs out is taken over.
+        """
+        ...
+
+    def save(self, claimed: SinkCursor, now: SinkCursor) -> None:
+        """Save how far a claimed cursor has come, never back.
+
+        Raises: LostRaceError: the hold ran out and was taken over; nothing is saved.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Somebody outside who is told of audit events: a webhook, a file. Used by one thread at a time."""
+
+    def tell(self, link: Link) -> None:
+        """Tell one event, durably where the other side can. The same may be told again, with the same id.
+
+        Raises: SinkUnavailableError: it was not taken, or nobody knows; `detail` holds no secret and no address.
+        """
         ...
 
 

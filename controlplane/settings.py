@@ -33,6 +33,8 @@ from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
 from controlplane.model.rate import Rate, parse_rate
 from controlplane.model.secret import Secret
+from controlplane.sinks import SinkOptions
+from controlplane.sinks import by_kind as by_kind_of_sink
 
 CONFIG_FILE = "shorthold.toml"
 DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
@@ -114,6 +116,10 @@ IssuerSettings = Annotated[SerializeAsAny[IssuerOptions], BeforeValidator(by_kin
 """One party whose tokens are believed, with the options of its kind: a file in `issuers/`."""
 
 
+SinkSettings = Annotated[SerializeAsAny[SinkOptions], BeforeValidator(by_kind_of_sink)]
+"""Somebody who is told of audit events, with the options of its kind: a file in `sinks/`."""
+
+
 class TargetSettings(_Section):
     """Where the prober of a connection asks."""
 
@@ -178,6 +184,7 @@ class Settings(BaseSettings):
     environment: Name | None = None
     """The environment that this control plane grants for: what `context.environments` is held against."""
     access: tuple[AccessSettings, ...] = ()
+    sinks: tuple[SinkSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
 
     @model_validator(mode="after")
@@ -187,6 +194,12 @@ class Settings(BaseSettings):
                 "vault.addr is http:// and not on this machine, so tokens and credentials would travel in clear: "
                 "use https://, or say vault.plaintext = true where the network itself is trusted"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_by_name(self) -> "Settings":
+        if len({sink.name for sink in self.sinks}) < len(self.sinks):
+            raise ValueError("sinks: every sink needs a name of its own")
         return self
 
     @property

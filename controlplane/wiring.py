@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
+from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
@@ -18,6 +19,7 @@ from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
@@ -31,6 +33,7 @@ from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
+from controlplane.keys import private_file
 from controlplane.keys.files import load, load_or_create
 from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
@@ -46,6 +49,7 @@ from controlplane.ports import Entitlements, Prober, Roles
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
@@ -56,6 +60,7 @@ from controlplane.vault.prober import prober_role
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.transport import Server, TokenSource
+from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock
 
@@ -77,6 +82,7 @@ class ControlPlane:
     approve: ApproveGrant
     deny: DenyGrant
     collect: CollectGrant
+    review: ReviewGrant
     freeze: FreezeSelection
     thaw: ThawFreeze
     freezes: ListFreezes
@@ -84,6 +90,7 @@ class ControlPlane:
     entitlements: Entitlements
     policy: CedarPolicy
     worker: Worker
+    outbox: Outbox
     task_key: Mapping[str, str]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
     access: Sequence[AccessRule]
@@ -131,6 +138,7 @@ def wire(settings: Settings) -> ControlPlane:
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
+    sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
     access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
@@ -166,6 +174,18 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
     )
+    tells = [
+        TellSink(
+            name=each.name,
+            sink=sinks[each.name],
+            kinds=frozenset(each.events) or None,
+            everything=each.since == "beginning",
+            clock=clock,
+            store=store,
+            cursors=store.cursors,
+        )
+        for each in settings.sinks
+    ]
     situate = Situate(clock=clock, environment=settings.environment)
     policy = CedarPolicy(settings.policies_directory)
     request = RequestGrant(
@@ -212,6 +232,7 @@ def wire(settings: Settings) -> ControlPlane:
             issuing_within=request.issuing_within,
             settling=request.settling,
         ),
+        review=ReviewGrant(clock=clock, record=record, store=store),
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
@@ -219,6 +240,7 @@ def wire(settings: Settings) -> ControlPlane:
         entitlements=entitlements,
         policy=policy,
         worker=worker,
+        outbox=Outbox(tells, tick=settings.worker.tick),
         task_key=signer.jwk,
         trusted_proxies=settings.api.trusted_proxies,
         access=access,

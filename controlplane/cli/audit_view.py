@@ -38,12 +38,12 @@ def sentence(event: Event) -> str:
         return canonical(body).decode()
 
 
-def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911 # a table: one line a kind
+def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0912 # a table: one line a kind
     match kind:
         case Kind.TOKEN_REJECTED:
             more = body.get("left_out_before")
             return f"{body['reason']}{f' (and {more} before it that are not told)' if more else ''}"
-        case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED | Kind.TOKEN_REPLAYED:
+        case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED | Kind.TOKEN_REPLAYED | Kind.GLASS_BROKEN:
             return _asked(body)
         case Kind.GRANT_REFUSED:
             reasons = cast("list[Mapping[str, JsonValue]]", body["reasons"])
@@ -65,6 +65,8 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911 # a t
             return f"{body['limit']} events after {body['after']} at most, by {body['issuer']} {body['subject']}"
         case Kind.GRANT_REVOKED:
             return "verified gone" if body["verified"] else "NOT verified"
+        case Kind.GLASS_REVIEWED:
+            return f"by {body['issuer']} {body['subject']}: {body['note']}"
         case _:
             return ": ".join(str(body[name]) for name in ("why", "detail") if body.get(name)) or _rest(body)
 

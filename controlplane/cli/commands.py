@@ -12,7 +12,7 @@ COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
-    "grant": "Request, collect, show and finish grants; approve and deny.",
+    "grant": "Request, collect, show and finish grants; approve, deny, review.",
     "incident": "Freeze and thaw what may be granted.",
     "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",

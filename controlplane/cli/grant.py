@@ -1,11 +1,11 @@
-"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve and deny those of others."""
+"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve, deny and review others'."""
 
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli import approval
+from controlplane.cli import approval, review
 from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.unwrapping import unwrapped, vault_settings
@@ -31,7 +31,7 @@ _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
 
 @click.group()
 def grant() -> None:
-    """Request, explain, collect, show, list and finish grants; approve and deny those of others.
+    """Request, explain, collect, show, list and finish grants; approve, deny and review those of others.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
     nobody is exit status 3, as a denial is.
@@ -45,7 +45,7 @@ def grant() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (approval.pending, approval.approve, approval.deny):
+for command in (approval.pending, approval.approve, approval.deny, review.reviews, review.review):
     grant.add_command(command)
 
 

@@ -8,6 +8,7 @@ entitlements permit it?). Then comes approval. Default is deny.
 from collections.abc import Iterator
 from datetime import timedelta
 
+from controlplane.grants import glass
 from controlplane.grants.context import Broken, Held, context
 from controlplane.grants.frozen import frozen
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
@@ -38,20 +39,23 @@ def decide(
     stopped = frozen(situation.freezes, who, asked, entitlement)
     conditions = tuple(context(entitlement, situation))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
-    outside = tuple(_scope(entitlement, asked))
+    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked))
     ruling = policy(entitlement, who, asked, situation)
+    unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (
         Reason(decision=Decides.ELIGIBILITY, code="eligible", detail=f"{who.issuer} {who.subject} may ask for this"),
         *(found.reason for found in conditions if isinstance(found, Held)),
         *(() if outside else (_in_scope(asked),)),
         *(ruling.reasons if ruling.permitted else ()),
     )
-    if stopped or broken or outside or not ruling.permitted:
+    if stopped or broken or outside or not ruling.permitted or unreviewed:
         forbidden = () if ruling.permitted else ruling.reasons
         return Deny(
-            reasons=(*stopped, *(found.reason for found in broken), *outside, *forbidden),
+            reasons=(*stopped, *(found.reason for found in broken), *outside, *forbidden, *unreviewed),
             passed=yes,
-            over_budget=not (stopped or outside or forbidden) and all(found.budget for found in broken),
+            over_budget=ruling.permitted
+            and not (stopped or outside or unreviewed)
+            and all(found.budget for found in broken),
             retry_after=next((found.retry_after for found in broken if found.retry_after is not None), None),
         )
     if entitlement.approval is not None and situation.waiting >= MOST_WAITING:
@@ -64,6 +68,8 @@ def decide(
             detail=f"{quorum} of {', '.join(entitlement.approval.from_)} must agree",
         )
         return NeedsApproval(reasons=(*yes, waits), quorum=quorum)
+    if entitlement.break_glass:
+        return Allow(reasons=(*yes, glass.broken()))
     free = Reason(decision=Decides.APPROVAL, code="no-approval-needed", detail="nobody has to agree")
     return Allow(reasons=(*yes, free))
 

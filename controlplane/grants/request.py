@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import structlog
+
 from controlplane.grants.asked import REMEMBERED, unusual
 from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
@@ -27,7 +29,10 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
+from controlplane.model.review import opened
 from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Store
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,9 @@ class RequestGrant:
             with self.store.transaction() as tx:
                 tx.append(self.record(Kind.GRANT_REFUSED, **told(asked, who, decision.reasons)))
             raise refusal(asked.entitlement, decision)
+        if compiled.entitlement.break_glass:
+            said = {"issuer": grant.issuer, "subject": grant.subject, "task": grant.task, "intent": grant.intent}
+            log.warning("glass_broken", grant=grant.id, entitlement=grant.entitlement, **said)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
         return self.issue(grant, compiled, decision.reasons, who)
@@ -110,6 +118,9 @@ class RequestGrant:
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             wanted = self._wanted(grant, compiled)
             tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
+            if compiled.entitlement.break_glass:
+                review = opened(grant.id, who, at=grant.requested_at)
+                tx.open_review(review, self.record(Kind.GLASS_BROKEN, grant.id, **facts, revision=grant.revision))
             if who.single_use is not None:  # burnt before any effect, and stays so if issuing fails
                 tx.spend(who.single_use, grant.id)
             return decision, grant

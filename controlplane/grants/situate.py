@@ -33,7 +33,7 @@ class Situate:
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
         The grant that `collecting` names has kept its place since it was asked for: it is not counted against itself.
         """
-        at, usage, waiting = self.clock.now(), None, 0
+        at, usage, waiting, reviews = self.clock.now(), None, 0, None
         freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
         known = entitlement if entitlement is not None and entitlement.admits(who) else None
         if known is not None and known.context.budgeted:
@@ -43,6 +43,8 @@ class Situate:
             usage = usage if collecting is None else _without(usage, requested=collecting.requested_at > since)
         if known is not None and known.approval is not None and collecting is None:
             waiting = tx.waiting(who.workload, enough=MOST_WAITING)
+        if known is not None and known.break_glass:
+            reviews = tuple(tx.open_reviews(who.names))
         return Situation(
             at=at,
             address=address,
@@ -50,6 +52,7 @@ class Situate:
             usage=usage,
             freezes=freezes,
             waiting=waiting,
+            open_reviews=reviews,
         )
 
 

@@ -4,7 +4,7 @@ The tests check every answer against them. `None` stands where something has not
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,6 @@ from controlplane.model.entitlement import Revocability, Risk
 from controlplane.model.grant import State, Why
 
 GRANT_ID = r"^gr_[a-z2-7]{24}$"
-FREEZE_ID = r"^fz_[a-z2-7]{24}$"
 DIGEST = r"^[0-9a-f]{64}$"
 
 
@@ -260,156 +259,13 @@ class Entitlement(Answer):
     risk: Risk
     ttl: Span
     approval: bool
+    break_glass: bool
 
 
 class Entitlements(Answer):
     """Those that the caller is eligible for."""
 
     entitlements: list[Entitlement]
-
-
-class Glob(Answer):
-    """A pattern."""
-
-    glob: str
-
-
-class Candidate(Answer):
-    """One entry of an entitlement's eligibility."""
-
-    issuer: str
-    kind: str | None
-    subject: str | Glob
-    claims: dict[str, str | Glob]
-    says: str
-
-
-class When(Answer):
-    """In which windows."""
-
-    windows: list[str]
-    open: bool
-    opens_at: datetime | None
-    says: str
-
-
-class Where(Answer):
-    """From where, and in which environments."""
-
-    networks: list[str]
-    environments: list[str]
-    says: str
-
-
-class MaxActive(Answer):
-    """How many grants at once."""
-
-    per_subject: int | None
-    total: int | None
-
-
-class Budgets(Answer):
-    """How often."""
-
-    max_active: MaxActive | None
-    max_requests: str | None
-    says: str
-
-
-class Agreement(Answer):
-    """Who must agree."""
-
-    quorum: int
-    approvers: list[str] = Field(alias="from")
-    within: str
-    says: str
-
-
-class WhoCould(Answer):
-    """Who could have an entitlement, when, from where, how often and with whose approval."""
-
-    entitlement: str
-    purpose: str
-    owner: str
-    risk: Risk
-    intents: list[str]
-    opens: list[str]
-    who: list[Candidate]
-    when: When
-    where: Where
-    budgets: Budgets
-    ttl: Span
-    heartbeat: str | None
-    delivery: str
-    approval: Agreement | None
-
-
-class Thaw(Answer):
-    """One person's wish that a freeze end."""
-
-    issuer: str
-    subject: str
-    at: datetime
-    reason: str
-
-
-class Freeze(Answer):
-    """A freeze, with everybody who had a hand in it."""
-
-    id: str = Field(pattern=FREEZE_ID)
-    selection: str
-    message: str
-    reason: str
-    issuer: str
-    subject: str
-    created_at: datetime
-    expires_at: datetime | None
-    thaws: list[Thaw]
-    thawed_at: datetime | None
-
-
-class OneFreeze(Answer):
-    """A freeze; while `thawed_at` is null it holds, and another responder may have to agree."""
-
-    freeze: Freeze
-
-
-class MadeFreeze(OneFreeze):
-    """A new freeze, and whether every replica obeys it already."""
-
-    settled: bool
-
-
-class Freezes(Answer):
-    """A page of freezes, newest first."""
-
-    freezes: list[Freeze]
-
-
-class Event(Answer):
-    """One event of the audit log, as `audit export` writes it."""
-
-    seq: int
-    at: datetime
-    kind: str
-    grant: str | None
-    id: str
-    body: dict[str, Any]
-    mac: str
-
-
-class UnreadableEvent(Answer):
-    """One that cannot be read any more; it keeps its number."""
-
-    seq: int
-    unreadable: str
-
-
-class Events(Answer):
-    """A page of the audit log, oldest first. `next` is the `after` of the page that follows."""
-
-    events: list[Event | UnreadableEvent]
-    next: int
 
 
 class Alive(Answer):

@@ -7,7 +7,18 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from controlplane import __version__
-from controlplane.http import approvals, audit, description, entitlements, freezes, grants, health, problems, threads
+from controlplane.http import (
+    approvals,
+    audit,
+    description,
+    entitlements,
+    freezes,
+    grants,
+    health,
+    problems,
+    reviews,
+    threads,
+)
 from controlplane.http.envelope import Envelope
 from controlplane.http.intake import Intake
 from controlplane.http.rates import Rates, rates
@@ -16,7 +27,7 @@ from controlplane.world import RandomIds
 
 
 def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None = None) -> FastAPI:
-    """The application over `plane`; with `worker` its worker lives as long as the application does.
+    """The application over `plane`; with `worker` its worker and its outbox live as long as it does.
 
     `limits` are how often one workload may ask; without them, as the settings have it by default.
     """
@@ -26,9 +37,11 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
         del app
         if worker:
             plane.worker.start()
+            plane.outbox.start()
         yield
         if worker:
             await run_in_threadpool(plane.worker.stop)
+            await run_in_threadpool(plane.outbox.stop)
         await run_in_threadpool(plane.close)
 
     app = FastAPI(
@@ -53,7 +66,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.rates = limits or rates()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, approvals, entitlements, freezes, audit, health):
+    for part in (grants, approvals, reviews, entitlements, freezes, audit, health):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

@@ -1,13 +1,13 @@
 """Freezes over HTTP: make one, list them, thaw one."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from controlplane.http.answers import FREEZE_ID, Freezes, MadeFreeze, OneFreeze
+from controlplane.http.answers import Answer
 from controlplane.http.caller import Caller, Plane, Stands
 from controlplane.http.description import answers
 from controlplane.http.threads import ENDING, in_thread
@@ -25,7 +25,8 @@ from controlplane.model.selection import MAX_LENGTH
 
 router = APIRouter(prefix="/v1/freezes", tags=["freezes"])
 
-Id = Annotated[str, Field(pattern=FREEZE_ID)]
+_ID = r"^fz_[a-z2-7]{24}$"
+Id = Annotated[str, Field(pattern=_ID)]
 
 
 class _Body(BaseModel):
@@ -53,6 +54,48 @@ class Why(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "INC-7 is over"}]})
 
     reason: Text
+
+
+class ShownThaw(Answer):
+    """One person's wish that a freeze end."""
+
+    issuer: str
+    subject: str
+    at: datetime
+    reason: str
+
+
+class ShownFreeze(Answer):
+    """A freeze, with everybody who had a hand in it."""
+
+    id: str = Field(pattern=_ID)
+    selection: str
+    message: str
+    reason: str
+    issuer: str
+    subject: str
+    created_at: datetime
+    expires_at: datetime | None
+    thaws: list[ShownThaw]
+    thawed_at: datetime | None
+
+
+class OneFreeze(Answer):
+    """A freeze; while `thawed_at` is null it holds, and another responder may have to agree."""
+
+    freeze: ShownFreeze
+
+
+class MadeFreeze(OneFreeze):
+    """A new freeze, and whether every replica obeys it already."""
+
+    settled: bool
+
+
+class Freezes(Answer):
+    """A page of freezes, newest first."""
+
+    freezes: list[ShownFreeze]
 
 
 _MADE = answers({201: MadeFreeze}, NotAllowedError, InvalidSelectionError)

@@ -11,6 +11,7 @@ import structlog
 _SECRET = re.compile(
     r"(?:hv[sbr]|s|b|r)\.[A-Za-z0-9_-]{20,}"  # Vault and OpenBao tokens
     r"|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # compact JWS
+    r"|whsec_[A-Za-z0-9+/=]{20,}"  # secrets of webhooks
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END|$)"
 )
 

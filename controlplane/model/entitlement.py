@@ -231,6 +231,7 @@ class Entitlement(Document):
     ttl: TtlRange
     heartbeat: Duration | None = None
     approval: Approval | None = None
+    break_glass: bool = Field(default=False, description="Nobody has to agree first; somebody else must review it.")
     delivery: Delivery = Delivery.WRAPPED
     exceptions: tuple[Exemption, ...] = ()
 
@@ -249,6 +250,12 @@ class Entitlement(Document):
         if len({scope.name for scope in scopes}) < len(scopes):
             raise ValueError("every scope needs a name of its own")
         return scopes
+
+    @model_validator(mode="after")
+    def _glass_or_approval(self) -> "Entitlement":
+        if self.break_glass and self.approval is not None:
+            raise ValueError("break_glass skips approval: leave one of the two out")
+        return self
 
     @field_validator("intents")
     @classmethod

@@ -182,6 +182,27 @@ class LostRaceError(ControlPlaneError):
     hint = "Look at the grant again; the other move stands."
 
 
+class ReviewedError(ControlPlaneError):
+    """Somebody has closed this review before; his note stands."""
+
+    code, status = "already-reviewed", HTTPStatus.CONFLICT
+    hint = "Nothing is left to do; the audit log has the note."
+
+
+class NotEndedError(ControlPlaneError):
+    """The grant has not ended, and a review covers all of it; the review stays open."""
+
+    code, status = "not-ended", HTTPStatus.CONFLICT
+    hint = "Wait until the grant is revoked, or have it finished; then look at all that was done with it."
+
+
+class OwnReviewError(ControlPlaneError):
+    """Nobody reviews what he did himself, under whichever of his identities."""
+
+    code, status = "own-review", HTTPStatus.CONFLICT
+    hint = "Somebody else with the role approver or responder closes it."
+
+
 class NotSyncedError(ControlPlaneError):
     """Vault does not have this entitlement's roles as they stand in the files; no credential was made."""
 
@@ -234,6 +255,13 @@ class TargetUnavailableError(ControlPlaneError):
 
     code, status, exit_status = "target-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
     hint = "The worker asks again by itself until the target answers."
+
+
+class SinkUnavailableError(ControlPlaneError):
+    """A sink did not take an audit event; it is told again, and nothing else waits for it."""
+
+    code, status, exit_status = "sink-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "The outbox tries again by itself; see that the receiver runs and answers 2xx."
 
 
 class AuditBrokenError(ControlPlaneError):

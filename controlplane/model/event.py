@@ -20,6 +20,8 @@ class Kind(StrEnum):
     GRANT_APPROVED = "grant.approved"  # by all who are needed
     GRANT_LAPSED = "grant.lapsed"
     GRANT_ALLOWED = "grant.allowed"  # every decision said yes; issuing begins
+    GLASS_BROKEN = "glass.broken"  # in an emergency, without approval: it must be reviewed
+    GLASS_REVIEWED = "glass.reviewed"
     TASK_TOKEN_ISSUED = "task_token.issued"
     LEASE_ISSUED = "lease.issued"
     GRANT_ISSUED = "grant.issued"

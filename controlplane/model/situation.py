@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane.model.freeze import Freeze
+from controlplane.model.grant import GrantId
 from controlplane.model.network import Address
 
 
@@ -26,8 +27,9 @@ class Situation:
     """When, from where, in which environment, and what was used up before.
 
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
-    None where nothing was counted. A condition on what is None does not hold. `freezes` are all that are active.
-    `waiting` are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
+    None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
+    None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
+    are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
     """
 
     at: datetime
@@ -36,3 +38,4 @@ class Situation:
     usage: Usage | None = None
     waiting: int = 0
     freezes: tuple[Freeze, ...] = ()
+    open_reviews: tuple[GrantId, ...] | None = None

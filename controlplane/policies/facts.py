@@ -36,6 +36,7 @@ def resource(entitlement: Entitlement) -> str:
         "engines": [*sorted({scope.engine for scope in entitlement.scopes})],
         "quorum": 0 if entitlement.approval is None else entitlement.approval.quorum,
         "max_ttl": _duration(entitlement.ttl.max),
+        "break_glass": entitlement.break_glass,
     }
     if entitlement.sensitivity is not None:
         attributes["sensitivity"] = entitlement.sensitivity

@@ -138,6 +138,15 @@ class Shorthold:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
         return self._call("grant", "POST", f"/v1/grants/{id}/finish{_waiting(wait)}", {"outcome": outcome})
 
+    def reviews(self, *, after: str | None = None) -> dict[str, Any]:
+        """`GET /v1/reviews`: a hundred open ones, oldest first, those after that of the grant `after`."""
+        query = f"?{urlencode({'after': after})}" if after else ""
+        return self._call("reviews", "GET", f"/v1/reviews{query}")
+
+    def review(self, id: str, note: str) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/review`: close the review of somebody else's break-glass grant."""
+        return self._call("review", "POST", f"/v1/grants/{id}/review", {"note": note})
+
     def entitlements(self) -> dict[str, Any]:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")

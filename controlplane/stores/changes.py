@@ -16,9 +16,10 @@ from controlplane.model.freeze import Freeze
 from controlplane.model.grant import TERMINAL, Grant, GrantId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.stores import approvals, rows
+from controlplane.stores import approvals, reviews, rows
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
@@ -106,6 +107,23 @@ class Changes:
         """Save the no. Raises: LostRaceError: somebody said it before, or there is no such grant."""
         with self._step():
             approvals.deny(self._connection, grant, denial)
+
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review under one of these names; until the end nobody else gets an answer to this."""
+        with self._step():
+            return reviews.open_reviews(self._connection, names)
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save an open review. Raises: LostRaceError: a name has an open one, or there is no such grant."""
+        with self._step():
+            reviews.open_review(self._connection, review)
+            self._events += events
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how a review was closed. Raises: LostRaceError: it is not open any more."""
+        with self._step():
+            reviews.close_review(self._connection, review)
+            self._events += events
 
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""

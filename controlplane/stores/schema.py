@@ -242,6 +242,55 @@ denials: Final = Table(
     Column("at", Instant, nullable=False),
 )
 
+reviews: Final = Table(
+    "reviews",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_review_is_of_a_grant"), primary_key=True),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person", Text),
+    Column("workload", Text, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("closed_at", Instant),
+    Column("closed_by_issuer", Text),
+    Column("closed_by_subject", Text),
+    Column("closed_by_person", Text),
+    Column("note", Text),
+    _said(
+        "a_closed_review_says_by_whom_and_what_he_found",
+        "(closed_at IS NULL) = (closed_by_issuer IS NULL) AND (closed_at IS NULL) = (closed_by_subject IS NULL)"
+        " AND (closed_at IS NULL) = (note IS NULL) AND (closed_at IS NOT NULL OR closed_by_person IS NULL)",
+    ),
+    _said("a_review_is_closed_by_somebody_else", "closed_by_subject IS NULL OR closed_by_subject <> subject"),
+)
+Index(
+    "open_reviews_by_age",
+    reviews.c.opened_at,
+    reviews.c.grant_id,
+    sqlite_where=reviews.c.closed_at.is_(None),
+    postgresql_where=reviews.c.closed_at.is_(None),
+)
+
+review_names: Final = Table(
+    "review_names",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("grant_id", Text, ForeignKey("reviews.grant_id", name="a_name_is_of_a_review"), nullable=False),
+)
+"""The names of those whose review is open: the primary key lets a person have one open review at a time."""
+Index("review_names_by_grant", review_names.c.grant_id)
+
+sink_cursors: Final = Table(
+    "sink_cursors",
+    metadata,
+    Column("sink", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("held_until", Instant),
+    _said("a_cursor_stands_in_the_chain", "seq >= 0"),
+)
+
 freezes: Final = Table(
     "freezes",
     metadata,

@@ -33,9 +33,11 @@ from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease, LeaseId
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
-from controlplane.stores import approvals, freezes, postgresql, rows, sqlite
+from controlplane.stores import approvals, freezes, postgresql, reviews, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
+from controlplane.stores.cursors import SqlCursors
 from controlplane.stores.faults import told
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
 from controlplane.stores.upgrade import LATEST, upgrade, version
@@ -109,6 +111,7 @@ class SqlStore:
         self._reading, self.writer, self._key = reading, writer, key
         self._statements = Statements(reading.dialect)
         self._holder = secrets.token_hex(8)
+        self.cursors = SqlCursors(self._read, self._begin, reading.dialect)
 
     def close(self) -> None:
         """Close every connection. No transaction may be running."""
@@ -183,6 +186,14 @@ class SqlStore:
             known.update(LeaseId(row.id) for row in self._read(some))
         return frozenset(known)
 
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant."""
+        return next(map(reviews.review, self._read(reviews.ONE, its_grant=grant)), None)
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first. An `after` that has no review is the end of the list."""
+        return [reviews.review(row) for row in self._read(reviews.page(after, limit))]
+
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
         if not self._read(_ANY_DUE[again], now=now):
@@ -240,6 +251,11 @@ class SqlStore:
     def head(self) -> Head | None:
         """The sealed head of the chain; None where somebody removed it."""
         return next(map(rows.head, self._read(HEAD)), None)
+
+    @contextmanager
+    def _begin(self) -> Generator[Connection]:
+        with self.writer.begin() as connection, told(self.writer.place):
+            yield connection
 
     def _read(self, question: Executable, **values: Any) -> Sequence[Row[*tuple[Any, ...]]]:
         with told(self.writer.place), self._reading.connect() as connection:

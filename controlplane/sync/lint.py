@@ -96,12 +96,23 @@ def _ttl_above_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
 
 def _approval_below_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
     risk, approval = source.entitlement.risk, source.entitlement.approval
-    quorum = around.tiers.of(risk).quorum
+    # Break-glass skips approval; that it is short, loud and reviewed afterwards stands in for it.
+    quorum = 0 if source.entitlement.break_glass else around.tiers.of(risk).quorum
     if (0 if approval is None else approval.quorum) < quorum:
         where = ("risk",) if approval is None else ("approval", "quorum")
         yield (
             where,
             f"tier {risk} needs the approval of at least {quorum}: add approval: {{quorum: {quorum}, from: […]}}",
+        )
+
+
+def _break_glass_above_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk, ttl = source.entitlement.risk, source.entitlement.ttl
+    ceiling = around.tiers.of(risk).break_glass
+    if source.entitlement.break_glass and ttl.max > ceiling:
+        yield (
+            ("ttl", "max"),
+            f"{format_duration(ttl.max)} is longer than tier {risk}'s {format_duration(ceiling)} for break-glass",
         )
 
 
@@ -174,6 +185,7 @@ FIRM: Final[dict[str, Rule]] = {
 POLICY: Final[dict[str, Rule]] = {
     "ttl-above-tier": _ttl_above_tier,
     "approval-below-tier": _approval_below_tier,
+    "break-glass-above-tier": _break_glass_above_tier,
     "delivery-above-tier": _delivery_above_tier,
     "heartbeat-above-tier": _heartbeat_above_tier,
     "revocability-below-tier": _revocability_below_tier,

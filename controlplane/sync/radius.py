@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from controlplane.model.entitlement import Approval, Eligibility, Entitlement, Glob, Revocability, Risk
+from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Revocability, Risk
 from controlplane.ports import Engine
 
 
@@ -33,7 +33,7 @@ def radius(entitlement: Entitlement, engines: Mapping[str, Engine]) -> Radius:
         ),
         workloads=tuple(_workload(entry) for entry in entitlement.eligibility),
         longest=entitlement.ttl.max,
-        approval=_approval(entitlement.approval),
+        approval=_approval(entitlement),
         revocability=max((engine.revocability for engine in used), key=weakest.index),
     )
 
@@ -48,5 +48,11 @@ def _pattern(match: str | Glob) -> str:
     return f"anything like {match.glob}" if isinstance(match, Glob) else match
 
 
-def _approval(approval: Approval | None) -> str:
-    return "nobody has to agree" if approval is None else f"{approval.quorum} of {', '.join(approval.from_)} must agree"
+def _approval(entitlement: Entitlement) -> str:
+    approval = entitlement.approval
+    if approval is not None:
+        return f"{approval.quorum} of {', '.join(approval.from_)} must agree"
+    return "break-glass: nobody has to agree, somebody else must review it" if entitlement.break_glass else _FREE
+
+
+_FREE = "nobody has to agree"

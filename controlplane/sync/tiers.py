@@ -16,6 +16,7 @@ FILE = "tiers.toml"
 class Tier(BaseModel):
     """The ceilings of one tier.
 
+    `break_glass` is the longest `ttl.max` of a break-glass entitlement, besides `max_ttl`;
     `inline` is whether a credential may stand in the answer itself; `heartbeat`, where it is set, is required and at
     most this long; `revocability` is the weakest class that an engine may have.
     """
@@ -24,6 +25,7 @@ class Tier(BaseModel):
 
     max_ttl: Duration = Field(le=MAX_TTL)
     quorum: int = Field(ge=0, le=10)
+    break_glass: Duration = Field(default=timedelta(minutes=10), le=MAX_TTL)
     inline: bool = True
     heartbeat: Duration | None = None
     revocability: Revocability = Field(default=Revocability.EXPIRING, strict=False)
@@ -34,8 +36,13 @@ class Tiers(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: Tier = Tier(max_ttl=timedelta(hours=1), quorum=0)
-    medium: Tier = Tier(max_ttl=timedelta(minutes=30), quorum=0, revocability=Revocability.RECALLABLE)
+    low: Tier = Tier(max_ttl=timedelta(hours=1), quorum=0, break_glass=timedelta(minutes=30))
+    medium: Tier = Tier(
+        max_ttl=timedelta(minutes=30),
+        quorum=0,
+        break_glass=timedelta(minutes=15),
+        revocability=Revocability.RECALLABLE,
+    )
     high: Tier = Tier(max_ttl=timedelta(minutes=15), quorum=1, inline=False, revocability=Revocability.PROVABLE)
 
     def of(self, risk: Risk) -> Tier:

@@ -23,6 +23,7 @@ from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
@@ -50,6 +51,7 @@ from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
+from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
 
 AGENT = "repo:acme/agent:ref:refs/heads/main"
@@ -187,6 +189,7 @@ class FakePlane:
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
         )
+        self.review = ReviewGrant(clock=self.clock, record=record, store=store_)
         self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
         self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
         self.freezes = ListFreezes(clock=self.clock, store=store_)
@@ -209,6 +212,7 @@ class FakePlane:
             threads=2,
             hold=timedelta(seconds=60),
         )
+        self.outbox = Outbox((), tick=timedelta(milliseconds=20))
 
     def agent(self, subject: str = AGENT, **claims: Any) -> VerifiedClaims:
         """A workload, as our issuer vouches for it with a token of its own."""

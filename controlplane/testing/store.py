@@ -15,9 +15,13 @@ from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
+from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
+from controlplane.testing import reviews
 from controlplane.testing.clock import START
+from controlplane.testing.cursors import FakeCursors
+from controlplane.testing.reviews import Reviews
 
 AUDIT_KEY = Secret("5a" * 32)
 """What the chain of a fake store is made with."""
@@ -36,10 +40,20 @@ class _State:
     )
     denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
     freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
+    reviews: Reviews = field(default_factory=Reviews)
 
     def copy(self) -> "_State":
-        rest = (dict(self.grants), dict(self.leases), list(self.links), dict(self.tokens))
-        return _State(self.head, *rest, dict(self.approvals), dict(self.denials), dict(self.freezes))
+        return replace(
+            self,
+            grants=dict(self.grants),
+            leases=dict(self.leases),
+            links=list(self.links),
+            tokens=dict(self.tokens),
+            approvals=dict(self.approvals),
+            denials=dict(self.denials),
+            freezes=dict(self.freezes),
+            reviews=dict(self.reviews),
+        )
 
 
 def sample_grant(number: int = 1, *, at: datetime = START, **changes: Any) -> Grant:
@@ -96,6 +110,7 @@ class FakeStore:
         self._writer: int | None = None
         self._now = _State(seal_head(audit_key, GENESIS.seq, GENESIS.mac))
         self._holds: dict[GrantId, datetime] = {}
+        self.cursors = FakeCursors()
 
     @contextmanager
     def transaction(self) -> "Generator[FakeChanges]":
@@ -175,6 +190,14 @@ class FakeStore:
     def known_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those among `ids` that some grant holds."""
         return frozenset(ids) & self._seen().leases.keys()
+
+    def review(self, grant: GrantId) -> Review | None:
+        """The review of a break-glass grant."""
+        return self._seen().reviews.get(grant)
+
+    def reviews(self, *, after: GrantId | None = None, limit: int = 100) -> Sequence[Review]:
+        """A page of open reviews, oldest first. An `after` that has no review is the end of the list."""
+        return reviews.page(self._seen().reviews, after, limit)
 
     def claim_due(self, now: datetime, *, limit: int, hold: timedelta, again: bool = False) -> Sequence[Grant]:
         """Grants whose `due_at` has come, oldest first, held for this caller until `now + hold`."""
@@ -357,6 +380,23 @@ class FakeChanges:
             if grant not in self._draft.grants or grant in self._draft.denials:
                 raise LostRaceError("there is no such grant, or it was denied before")
             self._draft.denials[grant] = denial
+
+    def open_reviews(self, names: frozenset[str]) -> Sequence[GrantId]:
+        """Grants with an open review under one of these names; nobody else writes before this transaction ends."""
+        with self._step():
+            return reviews.under(self._draft.reviews, names)
+
+    def open_review(self, review: Review, *events: Event) -> None:
+        """Save an open review."""
+        with self._step():
+            reviews.add(self._draft.reviews, review, self._draft.grants)
+            self._events += events
+
+    def close_review(self, review: Review, *events: Event) -> None:
+        """Save how a review was closed."""
+        with self._step():
+            reviews.close(self._draft.reviews, review)
+            self._events += events
 
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""

@@ -177,3 +177,25 @@ def test_a_list_has_whole_ids_instants_to_the_second_and_no_blanks_at_its_ends(s
 def test_an_id_that_is_none_is_told_before_anything_is_sent(server: Canned) -> None:
     assert run("show", "gr_x").exit_code == 2  # click's own; the command's door makes 1 of it
     assert server.asked == []
+
+
+def test_open_reviews_are_a_line_each_and_closing_one_says_by_whom(server: Canned) -> None:
+    review: dict[str, JsonValue] = {
+        "issuer": "dev",
+        "subject": "agent",
+        "person": None,
+        "opened_at": "",
+        "closed": None,
+    }
+    granted = told("revoked", reason="the shop is down")
+    server.answers["GET /v1/reviews"] = (200, {"reviews": [{**review, "grant": granted}]})
+    result = run("reviews")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(rf"^{ID} +revoked +orders-read +T-1 +dev agent +the shop is down$", result.stdout, re.MULTILINE)
+    assert json.loads(run("reviews", "-o", "json").stdout)[0]["grant"]["id"] == ID
+    closed: JsonValue = {"at": "", "issuer": "dev", "subject": "bob", "person": None, "note": "fine"}
+    server.answers[f"POST /v1/grants/{ID}/review"] = (200, {"review": {**review, "closed": closed, "grant": ID}})
+    result = run("review", ID, "--note", "fine")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"^note +fine$", result.stdout, re.MULTILINE)
+    assert server.asked[-1].body == {"note": "fine"}

@@ -97,10 +97,15 @@ def test_a_used_up_budget_does_not_hide_a_freeze() -> None:
 def test_explaining_tells_of_the_freeze(plane: FakePlane) -> None:
     freeze(plane, "all")
     wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
-    decision = plane.explain(plane.agent(), wish)
+    decision = plane.explain(plane.agent(), wish).decision
     assert isinstance(decision, Deny)
     assert decision.frozen
-    assert [why.decision for why in decision.passed] == [Decides.ELIGIBILITY, Decides.CONTEXT, Decides.SCOPE]
+    assert [why.decision for why in decision.passed] == [
+        Decides.ELIGIBILITY,
+        Decides.CONTEXT,
+        Decides.SCOPE,
+        Decides.POLICY,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -83,14 +83,14 @@ def test_c2_c6_every_no_is_told_at_once_in_the_order_of_the_decisions(tmp_path: 
         compiled_entitlement(context={"environments": ["prod"]}), policy=policy_of(tmp_path, NO), environment="dev"
     )
     asked = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="other", ttl=timedelta(hours=1))
-    decision = plane.explain(plane.agent(), asked)
-    assert codes(decision) == [
+    explanation = plane.explain(plane.agent(), asked)
+    assert codes(explanation.decision) == [
         (Decides.CONTEXT, "other-environment"),
         (Decides.SCOPE, "unknown-intent"),
         (Decides.SCOPE, "ttl-above-maximum"),
         (Decides.POLICY, "policy-forbids"),
     ]
-    reasons = explained(decision)["reasons"]
+    reasons = explained(explanation)["reasons"]
     assert isinstance(reasons, list)
     assert [why["decision"] for why in reasons if isinstance(why, dict)] == [
         "eligibility",
@@ -145,9 +145,9 @@ def test_c17_a_policy_that_permits_does_not_stand_for_an_approval_and_one_that_f
     high: dict[str, Any] = {"risk": "high", "approval": {"quorum": 1, "from": ["group:oncall"]}}
     wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
     free, bound = FakePlane(compiled_entitlement(**high)), policy_of(tmp_path, NO)
-    assert isinstance(free.explain(free.agent(), wish), NeedsApproval)
+    assert isinstance(free.explain(free.agent(), wish).decision, NeedsApproval)
     refusing = FakePlane(compiled_entitlement(**high), policy=bound)
-    assert isinstance(refusing.explain(refusing.agent(), wish), Deny)
+    assert isinstance(refusing.explain(refusing.agent(), wish).decision, Deny)
 
 
 def test_c22_what_a_policy_forbids_is_not_merely_over_budget(tmp_path: Path) -> None:

@@ -109,6 +109,19 @@ def test_c16_a_tier_has_a_weakest_class_of_revocability(tmp_path: Path, risk: Ri
     assert [problem.rule for problem in linted(tmp_path, text, around)] == expected
 
 
+@pytest.mark.parametrize(("risk", "ceiling"), [("low", 30), ("medium", 15), ("high", 10)])
+def test_c19_break_glass_is_shorter_than_its_tier_and_needs_no_quorum(tmp_path: Path, risk: str, ceiling: int) -> None:
+    def longest(minutes: int) -> str:
+        text = SOUND.replace("risk: low", f"risk: {risk}").replace("max: 15m", f"max: {minutes}m")
+        return text + "break_glass: true\n"
+
+    assert linted(tmp_path, longest(ceiling)) == ()
+    problems = [problem.rule for problem in linted(tmp_path, longest(ceiling + 1))]
+    assert problems == ["break-glass-above-tier"]
+    excepted = "exceptions:\n  - {rule: break-glass-above-tier, owner: x, reason: y, expires: 2026-01-05}\n"
+    assert linted(tmp_path, longest(ceiling + 1) + excepted) == ()
+
+
 @pytest.mark.parametrize("rule", ["delivery-above-tier", "heartbeat-above-tier", "revocability-below-tier"])
 def test_c28_what_exceeds_its_tier_needs_an_exception_with_owner_reason_and_date(tmp_path: Path, rule: str) -> None:
     tier = Tier(

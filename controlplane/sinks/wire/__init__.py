@@ -1,0 +1,1 @@
+"""How bytes reach a receiver that nobody trusts."""
