@@ -2,11 +2,15 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_settings import (
@@ -27,6 +31,7 @@ from controlplane.model.errors import ConfigurationError
 from controlplane.model.identity import IssuerName
 from controlplane.model.network import Network
 from controlplane.model.plan import MAX_PREFIX, Layout
+from controlplane.model.rate import Rate, parse_rate
 from controlplane.model.secret import Secret
 from controlplane.sinks import SinkOptions
 from controlplane.sinks import by_kind as by_kind_of_sink
@@ -34,6 +39,10 @@ from controlplane.sinks import by_kind as by_kind_of_sink
 CONFIG_FILE = "shorthold.toml"
 DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
 _BAO_BIN = "SHORTHOLD_BAO_BIN"
+_PREFIX: Final = "SHORTHOLD_"
+_TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")
+_OTHERS: Final = ("ADDR", "BAO_BIN", "CONFIG", "DEV_ADDRESSES", "TOKEN", "TOKEN_FILE")
+"""Our variables that are no settings: what the command line and `dev` read."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
@@ -48,6 +57,10 @@ class ApiSettings(_Section):
     port: int = Field(default=8700, ge=0, le=65535)
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of our own proxies: only what comes from there is asked for X-Forwarded-For."""
+    rate: Rate = parse_rate("1200/m")
+    """How often one workload may ask, in this process: its bucket holds the count and fills up in the span."""
+    ending_rate: Rate = parse_rate("6000/m")
+    """The same for what ends access, in a bucket of its own."""
 
 
 class StoreSettings(_Section):
@@ -79,6 +92,8 @@ class VaultSettings(_Section):
     client_cert: Path | None = None
     client_key: Path | None = None
     skip_verify: bool = False
+    plaintext: bool = False
+    """Whether a server that is not on this machine may be spoken to over http://: tokens and credentials in clear."""
     timeout: Duration = timedelta(seconds=10)
     max_request_duration: Duration = timedelta(seconds=90)
     """The server's own limit; an effect cannot appear later than this after its request."""
@@ -155,7 +170,7 @@ class WorkerSettings(_Section):
 class Settings(BaseSettings):
     """All of it. Environment names are `SHORTHOLD_` and the path with `__`: `SHORTHOLD_API__PORT`."""
 
-    model_config = SettingsConfigDict(env_prefix="SHORTHOLD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     api: ApiSettings = ApiSettings()
     store: StoreSettings = StoreSettings()
@@ -171,6 +186,15 @@ class Settings(BaseSettings):
     access: tuple[AccessSettings, ...] = ()
     sinks: tuple[SinkSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> "Settings":
+        if not self.vault.plaintext and in_clear(self.vault.addr):
+            raise ValueError(
+                "vault.addr is http:// and not on this machine, so tokens and credentials would travel in clear: "
+                "use https://, or say vault.plaintext = true where the network itself is trusted"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sinks_by_name(self) -> "Settings":
@@ -228,6 +252,29 @@ def server_environment() -> dict[str, Any]:
     return {field: value for name, field in names.items() if (value := _server(name))}
 
 
+def in_clear(addr: str) -> bool:
+    """Whether what is sent to `addr` could be read on its way: plain HTTP to another machine."""
+    url = urlsplit(addr)
+    if url.scheme != "http":
+        return False
+    try:
+        return url.hostname != "localhost" and not ip_address(url.hostname or "").is_loopback
+    except ValueError:
+        return True
+
+
+def refuse_operator_token() -> None:
+    """What `serve` makes sure of: it has power of its own only, and little of it.
+
+    Raises: ConfigurationError: `BAO_TOKEN` or `VAULT_TOKEN` is set.
+    """
+    if given := [name for name in _TOKENS if os.environ.get(name)]:
+        raise ConfigurationError(
+            f"{' and '.join(given)} is set: the control plane logs in as vault.broker, and whoever takes over its "
+            "process must not find an operator's token there; unset it"
+        )
+
+
 def server_token() -> Secret | None:
     """The operator's own Vault token, for `sync` and `vault bootstrap`; the control plane never uses it."""
     value = _server("TOKEN")
@@ -265,13 +312,15 @@ def _server(name: str) -> str | None:
 def load(**flags: Any) -> Settings:
     """All settings; relative paths in them are relative to the working directory.
 
-    Raises: ConfigurationError: every setting that is wrong, by name, without its value.
+    Raises: ConfigurationError: every setting that is wrong, by name, without its value; or a variable `SHORTHOLD_…`
+    that nothing reads, for it was meant to change something.
     """
+    _refuse_unknown(os.environ)
     try:
         settings = Settings(**flags)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            ": ".join([*filter(None, [".".join(str(part) for part in item["loc"])]), item["msg"]])
             for item in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise ConfigurationError(f"{config_file()} or the environment: {wrong}") from None
@@ -282,6 +331,16 @@ def load(**flags: Any) -> Settings:
     except (OSError, TOMLDecodeError) as error:
         raise ConfigurationError(f"{config_file()} cannot be read: {error}") from None
     return settings
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    known = [*(name.upper() for name in Settings.model_fields), *_OTHERS]
+    for name in sorted(names):
+        word = name.upper().removeprefix(_PREFIX)
+        if name.upper().startswith(_PREFIX) and word.split("__", maxsplit=1)[0] not in known:
+            close = get_close_matches(word, known, n=1)
+            meant = f"; is {_PREFIX}{close[0]} meant?" if close else "; parts of a setting's name are joined by __"
+            raise ConfigurationError(f"{name} is set, and there is no such setting{meant}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

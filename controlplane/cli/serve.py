@@ -1,6 +1,11 @@
 """`shorthold serve`: the control plane itself."""
 
+from typing import Final
+
 import click
+
+_BACKLOG: Final = 1024
+"""Connections that wait to be accepted: more than one burst of half-open ones."""
 
 
 @click.command()
@@ -25,27 +30,36 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
 
     from controlplane.http.app import create_app
     from controlplane.http.log import configure
+    from controlplane.http.rates import rates
+    from controlplane.http.wire import Wire, allow_many_files
     from controlplane.model.errors import ConfigurationError
-    from controlplane.settings import load
+    from controlplane.settings import load, refuse_operator_token
     from controlplane.wiring import wire
 
+    refuse_operator_token()
     settings = load()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # credentials pass through this memory: it is never dumped
     configure()
     address = (host or settings.api.host, settings.api.port if port is None else port)
     try:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        listener = socket.create_server(address, family=family, backlog=256)
+        listener = socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         raise ConfigurationError(
             f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
         ) from None
+    allow_many_files()
     plane = wire(settings)
     plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
-    app = create_app(plane, worker=worker)
+    limits = rates(settings.api.rate, settings.api.ending_rate)
+    app = create_app(plane, worker=worker, limits=limits)
     config = uvicorn.Config(
         app,
+        http=Wire,
+        ws="none",
+        server_header=False,
+        backlog=_BACKLOG,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=10,

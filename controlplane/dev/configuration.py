@@ -15,7 +15,7 @@ from controlplane.dev.shipped import code_digest, shipped
 from controlplane.model.access import Role
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
-from controlplane.settings import VaultSettings
+from controlplane.settings import VaultSettings, in_clear
 
 AUDITOR: Final = "auditor"
 """The subject of the dev issuer that may read the audit log."""
@@ -33,7 +33,7 @@ def write_configuration(
         "roles": str(roles_directory(project)),
         "policies": str(policies_directory(project)),
         "environment": "dev",
-        "api": {"host": loopback.HOST, "port": home.known_port("serve")},
+        "api": {"host": loopback.HOST, "port": home.known_port("serve"), "rate": "1000/s"},
         "store": {"url": f"sqlite:///{home.directory / 'shorthold.db'}"},
         "keys": {"directory": str(keys)},
         "vault": {
@@ -94,7 +94,11 @@ def _reads_back(text: str, document: Mapping[str, Any]) -> bool:
 
 def _server(vault: VaultSettings) -> dict[str, Any]:
     given = vault.model_dump(mode="json", include={"addr", "namespace", "cacert", "client_cert", "client_key"})
-    options = {"skip_verify": vault.skip_verify, "max_request_duration": f"{vault.max_request_duration.seconds}s"}
+    options = {
+        "skip_verify": vault.skip_verify,
+        "plaintext": in_clear(vault.addr),
+        "max_request_duration": f"{vault.max_request_duration.seconds}s",
+    }
     return {**{name: value for name, value in given.items() if value is not None}, **options}
 
 

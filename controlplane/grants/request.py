@@ -89,6 +89,11 @@ class RequestGrant:
             self._tell_replay(who, asked)
             raise
         if compiled is None or grant is None:
+            # What used the budget up may have been this very request, sent twice: then it was granted.
+            if key is not None and (twin := self.store.asked_before(who.workload, key)):
+                return self._again(twin, asked)
+            with self.store.transaction() as tx:
+                tx.append(self.record(Kind.GRANT_REFUSED, **told(asked, who, decision.reasons)))
             raise refusal(asked.entitlement, decision)
         if compiled.entitlement.break_glass:
             said = {"issuer": grant.issuer, "subject": grant.subject, "task": grant.task, "intent": grant.intent}
@@ -113,10 +118,9 @@ class RequestGrant:
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address)
             decision = decide(entitlement, who, asked, situation, self.policy)
-            facts = told(asked, who, decision.reasons)
             if compiled is None or isinstance(decision, Deny):
-                tx.append(self.record(Kind.GRANT_REFUSED, **facts))
                 return decision, None
+            facts = told(asked, who, decision.reasons)
             grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key, differs=differs)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             wanted = self._wanted(grant, compiled)

@@ -2,17 +2,34 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from controlplane.http.answers import Approvals, ApprovedGrant, OneGrant, Requested
 from controlplane.http.asked import approvals_json, asked_json
 from controlplane.http.caller import Caller, From, Plane
-from controlplane.http.grants import Body, Id, delivered_json, grant_json
+from controlplane.http.description import answers
+from controlplane.http.grants import ISSUES, Body, Id, delivered_json, grant_json
+from controlplane.http.threads import ENDING, in_thread
+from controlplane.http.waiting import Span
 from controlplane.model.approval import Narrowing, Waiting
 from controlplane.model.canonical import JsonValue
-from controlplane.model.duration import Duration
 from controlplane.model.entitlement import ScopeName, Text
+from controlplane.model.errors import (
+    AlreadyApprovedError,
+    FrozenError,
+    IllegalTransitionError,
+    LapsedError,
+    LostRaceError,
+    MayNotApproveError,
+    NotAllowedError,
+    NotApprovedYetError,
+    NotFoundError,
+    OtherDigestError,
+    OverBudgetError,
+    TokenReplayedError,
+)
 from controlplane.model.grant import GrantId
 
 router = APIRouter(prefix="/v1", tags=["approvals"])
@@ -21,12 +38,14 @@ router = APIRouter(prefix="/v1", tags=["approvals"])
 class Narrow(Body):
     """Less than was asked for: a shorter TTL, only these scopes, or both."""
 
-    ttl: Duration | None = None
+    ttl: Span | None = None
     scopes: tuple[ScopeName, ...] | None = Field(default=None, min_length=1, max_length=100)
 
 
 class Approve(Body):
     """A yes to exactly what has this digest."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"digest": "0" * 64, "narrow": {"ttl": "5m"}}]})
 
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     reason: Text | None = None
@@ -36,10 +55,12 @@ class Approve(Body):
 class Deny(Body):
     """A no; the requester is told who said it and why."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "not while the release is on"}]})
+
     reason: Text
 
 
-@router.get("/approvals")
+@router.get("/approvals", responses=answers({200: Approvals}, NotAllowedError), response_model=None)
 def list_approvals(
     plane: Plane, who: Caller, before: Id | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 100
 ) -> dict[str, JsonValue]:
@@ -55,7 +76,14 @@ def list_approvals(
     return {"groups": [_group(*key, of) for key, of in groups.items()], "next": more}
 
 
-@router.post("/grants/{id}/approve")
+_DECIDED = (NotAllowedError, MayNotApproveError, NotFoundError, LapsedError, LostRaceError, IllegalTransitionError)
+
+
+@router.post(
+    "/grants/{id}/approve",
+    responses=answers({200: ApprovedGrant}, *_DECIDED, OtherDigestError, AlreadyApprovedError, FrozenError),
+    response_model=None,
+)
 def approve_grant(id: Id, approve: Approve, plane: Plane, who: Caller) -> dict[str, JsonValue]:
     """Agree, as one person, to what was shown or to less; the workload collects it once enough have."""
     narrow = Narrowing(ttl=approve.narrow.ttl, scopes=approve.narrow.scopes)
@@ -63,13 +91,18 @@ def approve_grant(id: Id, approve: Approve, plane: Plane, who: Caller) -> dict[s
     return {"grant": grant_json(grant), "approvals": approvals_json(plane.watch.said(grant)[0])}
 
 
-@router.post("/grants/{id}/deny")
-def deny_grant(id: Id, deny: Deny, plane: Plane, who: Caller) -> dict[str, JsonValue]:
+@router.post("/grants/{id}/deny", tags=[ENDING], responses=answers({200: OneGrant}, *_DECIDED), response_model=None)
+async def deny_grant(id: Id, deny: Deny, request: Request, plane: Plane, who: Caller) -> dict[str, JsonValue]:
     """Refuse: one no is enough, until the grant is collected."""
-    return {"grant": grant_json(plane.deny(who, GrantId(id), reason=deny.reason))}
+    return {"grant": grant_json(await in_thread(request, plane.deny, who, GrantId(id), reason=deny.reason))}
 
 
-@router.post("/grants/{id}/collect", status_code=201)
+_COLLECTED = answers(
+    {201: Requested}, TokenReplayedError, NotFoundError, NotApprovedYetError, LapsedError, OverBudgetError, *ISSUES
+)
+
+
+@router.post("/grants/{id}/collect", status_code=201, responses=_COLLECTED, response_model=None)
 def collect_grant(id: Id, plane: Plane, who: Caller, address: From) -> JSONResponse:
     """Get the credential of an approved grant, once; everything is decided anew before."""
     delivered = plane.collect(who, GrantId(id), address=address)

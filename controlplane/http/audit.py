@@ -1,17 +1,47 @@
 """The audit log over HTTP: pages of the chain, for auditors."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from controlplane.audit.export import as_data
+from controlplane.http.answers import Answer
 from controlplane.http.caller import Caller, Plane, Stands
+from controlplane.http.description import answers
 from controlplane.model.canonical import JsonValue
+from controlplane.model.errors import NotAllowedError
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
-@router.get("/events")
+class Event(Answer):
+    """One event of the audit log, as `audit export` writes it."""
+
+    seq: int
+    at: datetime
+    kind: str
+    grant: str | None
+    id: str
+    body: dict[str, Any]
+    mac: str
+
+
+class UnreadableEvent(Answer):
+    """One that cannot be read any more; it keeps its number."""
+
+    seq: int
+    unreadable: str
+
+
+class Events(Answer):
+    """A page of the audit log, oldest first. `next` is the `after` of the page that follows."""
+
+    events: list[Event | UnreadableEvent]
+    next: int
+
+
+@router.get("/events", responses=answers({200: Events}, NotAllowedError), response_model=None)
 def list_events(
     plane: Plane,
     who: Caller,

@@ -2,9 +2,12 @@
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from controlplane.http.address import caller_address
+from controlplane.http.rates import Rates
+from controlplane.http.threads import in_thread, is_ending
 from controlplane.model.access import Standing, standing
 from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.identity import VerifiedClaims
@@ -21,15 +24,29 @@ async def _plane(request: Request) -> ControlPlane:
 Plane = Annotated[ControlPlane, Depends(_plane)]
 
 
-def _caller(request: Request, plane: Plane) -> VerifiedClaims:
+_scheme = HTTPBearer(
+    scheme_name="bearer",
+    bearerFormat="JWT",
+    description="An OIDC token of a configured issuer, made for this control plane's audience.",
+    auto_error=False,  # it is here for the description; what is sent is read below
+)
+
+
+async def _caller(
+    request: Request, plane: Plane, described: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)]
+) -> VerifiedClaims:
+    del described
     sent = request.headers.getlist("authorization")
     if len(sent) > 1:
         raise NotAuthenticatedError("two Authorization headers were sent")
     scheme, _, token = (sent[0] if sent else "").partition(" ")
-    return plane.identify(Secret(token) if scheme.lower() == "bearer" and token else None)
+    who = await in_thread(request, plane.identify, Secret(token) if scheme.lower() == "bearer" and token else None)
+    rates: Rates = request.app.state.rates
+    rates.take(who.workload, ending=is_ending(request))
+    return who
 
 
-def _address(request: Request, plane: Plane) -> Address | None:
+async def _address(request: Request, plane: Plane) -> Address | None:
     peer = None if request.client is None else request.client.host
     return caller_address(peer, request.headers.getlist("x-forwarded-for"), plane.trusted_proxies)
 
@@ -40,7 +57,7 @@ Caller = Annotated[VerifiedClaims, Depends(_caller)]
 """The verified caller of a route. Source: RFC 6750 2.1; a missing header is 401, never 422."""
 
 
-def _standing(who: Caller, plane: Plane) -> Standing:
+async def _standing(who: Caller, plane: Plane) -> Standing:
     return standing(plane.access, who)
 
 

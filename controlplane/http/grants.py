@@ -4,21 +4,37 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 import anyio
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
+from controlplane.http.answers import GRANT_ID, Explained, Grants, OneGrant, Requested, ShownGrant
 from controlplane.http.asked import decided_json
 from controlplane.http.caller import Caller, From, Plane, Stands
+from controlplane.http.description import answers
 from controlplane.http.explained import explained
-from controlplane.http.waiting import seconds, until
+from controlplane.http.threads import ENDING, in_thread
+from controlplane.http.waiting import Span, seconds, until
 from controlplane.model.access import NOBODY, Standing
 from controlplane.model.canonical import JsonValue
-from controlplane.model.duration import Duration, format_duration
+from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Text
-from controlplane.model.errors import NotFoundError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    FrozenError,
+    KeyNeededError,
+    LostRaceError,
+    NotFoundError,
+    NotSyncedError,
+    OverBudgetError,
+    TokenReplayedError,
+    UnexpectedTokenError,
+    VaultRefusedError,
+    VaultUnavailableError,
+)
 from controlplane.model.grant import Grant, GrantId, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Lease
@@ -31,9 +47,19 @@ _LOOK_EVERY: Final = 0.02  # seconds
 _AT_OTHERS: Final = frozenset({State.PENDING, State.ISSUING, State.REVOKING})
 """States in which somebody else has to do something: people, or we."""
 
-Id = Annotated[str, Field(pattern=r"^gr_[a-z2-7]{24}$")]
+Id = Annotated[str, Field(pattern=GRANT_ID, examples=["gr_e4mzjr3vudzjgvyorq6xlzsn"])]
 EntitlementName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", examples=["T-1042"])]
+ISSUES = (
+    DeniedError,
+    FrozenError,
+    LostRaceError,
+    VaultRefusedError,
+    UnexpectedTokenError,
+    VaultUnavailableError,
+    NotSyncedError,
+)
+"""What whatever issues a credential may answer."""
 
 
 class Body(BaseModel):
@@ -45,20 +71,46 @@ class Body(BaseModel):
 class Ask(Body):
     """What a workload asks for."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"entitlement": "orders-read", "task": "T-1042", "intent": "answer-question", "ttl": "5m"},
+                {
+                    "entitlement": "orders-refund",
+                    "task": "T-1043",
+                    "intent": "answer-question",
+                    "reason": "the customer returned order 7",
+                },
+            ]
+        }
+    )
+
     entitlement: EntitlementName
     task: TaskName
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
-    ttl: Duration | None = None
+    ttl: Span | None = None
 
 
 class Finish(Body):
     """How the task ended."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"outcome": "completed"}]})
+
     outcome: Annotated[str, Field(pattern="^(completed|failed)$")] = "completed"
 
 
-@router.post("", status_code=201)
+_REQUESTED = answers(
+    {200: Explained, 201: Requested, 202: Requested},
+    KeyNeededError,
+    TokenReplayedError,
+    ConflictError,
+    OverBudgetError,
+    *ISSUES,
+)
+
+
+@router.post("", status_code=201, responses=_REQUESTED, response_model=None)
 def request_grant(
     ask: Ask,
     *,
@@ -89,7 +141,7 @@ def request_grant(
     return JSONResponse(answer, status, {"Location": f"/v1/grants/{grant.id}"})
 
 
-@router.get("")
+@router.get("", responses=answers({200: Grants}), response_model=None)
 def list_grants(
     plane: Plane,
     who: Caller,
@@ -114,9 +166,9 @@ def list_grants(
     return {"grants": [grant_json(grant) for grant in page]}
 
 
-@router.get("/{id}")
+@router.get("/{id}", responses=answers({200: ShownGrant}, NotFoundError), response_model=None)
 async def show_grant(
-    id: Id, plane: Plane, who: Caller, standing: Stands, wait: str | None = None
+    id: Id, plane: Plane, who: Caller, standing: Stands, wait: Span | None = None
 ) -> dict[str, JsonValue]:
     """A grant that the caller may see, with its leases and its receipt, or one that waits for the caller's approval.
 
@@ -132,14 +184,18 @@ async def show_grant(
     return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases], **decided}
 
 
-@router.post("/{id}/finish", status_code=202)
+_COMPLETED: Final = Finish()
+_FINISHED = answers({202: OneGrant}, NotFoundError, LostRaceError)
+
+
+@router.post("/{id}/finish", status_code=202, tags=[ENDING], responses=_FINISHED, response_model=None)
 async def finish_grant(
-    id: Id, plane: Plane, who: Caller, finish: Finish | None = None, wait: str | None = None
+    id: Id, *, request: Request, plane: Plane, who: Caller, finish: Finish = _COMPLETED, wait: Span | None = None
 ) -> JSONResponse:
     """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
     patience = seconds(wait)
-    why = Why(finish.outcome if finish else Why.COMPLETED)
-    grant = await run_in_threadpool(plane.finish, who, GrantId(id), why)
+    why = Why(finish.outcome)
+    grant = await in_thread(request, plane.finish, who, GrantId(id), why)
     with anyio.move_on_after(patience):
         while patience and grant.open:
             await anyio.sleep(_LOOK_EVERY)

@@ -3,30 +3,34 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Final, cast
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
+from controlplane.http.refusals import MethodNotAllowedError, NoSuchPathError
 from controlplane.model.canonical import JsonValue
-from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError, OverBudgetError
+from controlplane.model.errors import ControlPlaneError, InvalidRequestError, NotAuthenticatedError
 from controlplane.model.wording import worded
 
-_CODES: Final = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+_PROBED: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_CHALLENGE: Final = 'Bearer realm="shorthold"'  # RFC 6750 3: without an error where no token was sent
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Let every error leave as `application/problem+json`, without a stack trace, SQL or a token in it."""
+    """Let every error leave as `application/problem+json`, without a stack trace, SQL or a token in it.
+
+    What nobody expected is answered by `Envelope`, which is around everything.
+    """
     app.add_exception_handler(ControlPlaneError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def problem(error: ControlPlaneError) -> JSONResponse:
@@ -39,10 +43,9 @@ def problem(error: ControlPlaneError) -> JSONResponse:
 
 def _headers(error: ControlPlaneError) -> dict[str, str]:
     if isinstance(error, NotAuthenticatedError):
-        return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, OverBudgetError) and error.retry_after is not None:
-        return {"Retry-After": str(math.ceil(error.retry_after.total_seconds()))}
-    return {}
+        return {"WWW-Authenticate": _CHALLENGE}
+    wait: object = getattr(error, "retry_after", None)
+    return {"Retry-After": str(max(1, math.ceil(wait.total_seconds())))} if isinstance(wait, timedelta) else {}
 
 
 def _answer(
@@ -53,9 +56,12 @@ def _answer(
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, ControlPlaneError)  # noqa: S101 # installed for this class only
-    return problem(error)
+    answer = problem(error)
+    if isinstance(error, NotAuthenticatedError) and "authorization" in request.headers:
+        # The same for every token that is not good: which check it failed is for the audit log.
+        answer.headers["WWW-Authenticate"] = f'{_CHALLENGE}, error="invalid_token"'
+    return answer
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -68,15 +74,29 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
-    del request
     assert isinstance(error, HTTPException)  # noqa: S101 # installed for this class only
-    code = _CODES.get(error.status_code, "http")
-    return _answer(error.status_code, code, {"detail": str(error.detail)}, error.headers)
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return problem(NoSuchPathError("there is nothing at this path"))
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            answer = problem(MethodNotAllowedError("this path is not for this method"))
+            answer.headers["Allow"] = ", ".join(_allowed(request))
+            return answer
+        case HTTPStatus.BAD_REQUEST:  # FastAPI's, where a body is no JSON in a way that `Intake` lets pass
+            return problem(InvalidRequestError("body: it is not JSON"))
+        case _:
+            raise error  # nobody here makes any other: it is a fault, and `Envelope` answers for it
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("request_failed", path=request.url.path, exc_info=error)
-    return problem(ControlPlaneError("something went wrong here; the log of the control plane says what"))
+def _allowed(request: Request) -> list[str]:
+    """Every method that some route has at this path; the framework's own list is of one route only."""
+    app = cast("FastAPI", request.app)
+    found = [
+        method
+        for method in _PROBED
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
+    return ["HEAD", *found] if "GET" in found else found
 
 
 def _why(item: Mapping[str, object]) -> str:

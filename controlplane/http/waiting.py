@@ -1,15 +1,19 @@
 """Wait for something without holding a thread: look, sleep a little longer each time, look again."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from datetime import timedelta
+from typing import Annotated, Final, TypeVar
 
 import anyio
+from pydantic import WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
-from controlplane.model.duration import parse_duration
-from controlplane.model.errors import InvalidRequestError
+from controlplane.model.duration import PATTERN, Duration
 
 Seen = TypeVar("Seen")
+
+Span = Annotated[Duration, WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["5m", "PT5M"]})]
+"""A duration in a body or a query, described exactly."""
 
 _LONGEST_WAIT: Final = 60.0
 _FIRST_PAUSE: Final = 0.02  # seconds: most ends are proved within a few of these
@@ -17,14 +21,9 @@ _LONGEST_PAUSE: Final = 0.5
 _LONGER: Final = 1.2
 
 
-def seconds(wait: str | None) -> float:
-    """How long to wait: `10s`, a minute at most; not at all without it. Raises: InvalidRequestError."""
-    if wait is None:
-        return 0.0
-    try:
-        return min(parse_duration(wait).total_seconds(), _LONGEST_WAIT)
-    except ValueError as error:
-        raise InvalidRequestError(f"wait: {error}") from None
+def seconds(wait: timedelta | None) -> float:
+    """How long to wait: a minute at most; not at all without it."""
+    return 0.0 if wait is None else min(wait.total_seconds(), _LONGEST_WAIT)
 
 
 async def until(look: Callable[[], Seen], done: Callable[[Seen], bool], *, patience: float) -> Seen:

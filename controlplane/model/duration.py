@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _VAULT = re.compile(r"([1-9][0-9]{0,5})([smh])", re.ASCII)
 _ISO = re.compile(r"PT(?=[0-9])(?:([0-9]{1,3})H)?(?:([0-9]{1,5})M)?(?:([0-9]{1,6})S)?", re.ASCII)
+PATTERN = r"^([1-9][0-9]{0,5}[smh]|PT(?=[0-9HMS]*[1-9])([0-9]{1,3}H)?([0-9]{1,5}M)?([0-9]{1,6}S)?)$"
+"""Exactly what is a duration, for schemas."""
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -164,7 +164,7 @@ class AlreadyApprovedError(ControlPlaneError):
 class ConflictError(ControlPlaneError):
     """The same idempotency key came with another request; nothing was made."""
 
-    code, status = "idempotency-conflict", HTTPStatus.UNPROCESSABLE_ENTITY
+    code, status = "idempotency-conflict", HTTPStatus.CONFLICT
     hint = "Use a new Idempotency-Key for a new request."
 
 

@@ -19,8 +19,8 @@ from controlplane.stores.faults import told
 
 _PATIENCE = 5.0
 """Seconds that another process may keep the file locked."""
-_READERS = 40
-"""As many as the HTTP door has threads: a reader never waits for another."""
+_READERS = 48
+"""As many as the HTTP door has threads, those kept for ending access included: no reader waits for another."""
 
 
 def open_file(path: Path) -> tuple[Engine, "Writer"]:

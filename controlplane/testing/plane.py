@@ -364,7 +364,10 @@ class _WatchedStore:
     def transaction(self) -> Generator[Transaction]:
         with self._store.transaction() as changes:
             yield changes
-            name = " ".join(["commit", *(event.kind for event in changes.finished())])
+            events = changes.finished()
+            if not events:
+                return  # it only looked
+            name = " ".join(["commit", *(event.kind for event in events)])
             self._journal.before.pop(name, _nothing)()
         self._journal.steps.append(name)
         self._journal.after.pop(name, _nothing)()

@@ -37,6 +37,7 @@ CONTEXTS = {
     "from-office": "{networks: [203.0.113.0/24]}",
     "only-prod": "{environments: [prod]}",
     "three-open": "{max_active: {total: 3}}",
+    "one-an-hour": "{max_active: {total: 1}, max_requests: {per_subject: 1/h}}",
     "two-an-hour": "{max_requests: {per_subject: 2/h}}",
 }
 
@@ -123,6 +124,16 @@ def test_a17_requests_at_once_never_exceed_a_budget_and_a_proved_end_frees_a_pla
     with Shorthold(stage.api, lambda: stage.token(subjects[place]), timeout=90) as agent:
         assert agent.finish(answers[place][1]["grant"]["id"], wait="30s")["grant"]["state"] == "revoked"
     assert ask(stage, "three-open")[0] == 201
+
+
+def test_a15_twins_at_once_make_one_grant_and_are_all_told_of_it_though_it_uses_the_budget_up(stage: Stage) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        twins = [pool.submit(ask, stage, "one-an-hour", **{"Idempotency-Key": "k-1"}) for _ in range(12)]
+    answers = [future.result() for future in twins]
+    assert {status for status, _, _ in answers} == {201}
+    assert len({body["grant"]["id"] for _, body, _ in answers}) == 1
+    assert sum("wrapping_token" in body for _, body, _ in answers) == 1
+    assert ask(stage, "one-an-hour")[0] == 429
 
 
 def test_c22_a_rate_is_refused_with_the_time_to_come_back_and_explaining_spends_nothing(stage: Stage) -> None:

@@ -106,7 +106,7 @@ def test_the_same_idempotency_key_makes_one_grant_and_hands_its_credential_out_o
     assert again["grant"]["id"] == first["grant"]["id"]
     assert "wrapping_token" not in again
     other = refused(lambda: agent.request({**READ, "task": "T-2"}, key="k-1"))
-    assert (other.http_status, other.told_code) == (422, "idempotency-conflict")
+    assert (other.http_status, other.told_code) == (409, "idempotency-conflict")
     finished(agent, first["grant"]["id"])
 
 

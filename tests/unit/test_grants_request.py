@@ -10,7 +10,13 @@ import pytest
 from typing_extensions import override
 
 from controlplane.model.decision import Decides
-from controlplane.model.errors import ConflictError, DeniedError, LostRaceError, StoreUnavailableError
+from controlplane.model.errors import (
+    ConflictError,
+    DeniedError,
+    LostRaceError,
+    OverBudgetError,
+    StoreUnavailableError,
+)
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, TaskId, Why
 from controlplane.model.identity import WorkloadId
@@ -172,6 +178,40 @@ def test_two_different_requests_with_one_key_that_cross_make_one_grant_and_one_r
         plane.ask(who, key="k-1")
     assert [grant.task for grant in store.grants()] == ["T-9"]
     assert plane.journal.steps.count("logins.login") == 1
+
+
+ONE_AT_A_TIME: list[dict[str, Any]] = [
+    {"max_requests": {"per_subject": "1/h"}},
+    {"max_active": {"per_subject": 1}},
+    {"max_active": {"total": 1}},
+]
+
+
+@pytest.mark.parametrize("budget", ONE_AT_A_TIME)
+def test_a_request_whose_twin_used_the_budget_up_is_told_of_the_twin_s_grant(budget: dict[str, Any]) -> None:  # A15
+    store = _Crossing()
+    plane = FakePlane(compiled_entitlement(context=budget), store=store)
+    who = plane.agent()
+    store.between = lambda: plane.ask(who, key="k-1")
+    second = plane.ask(who, key="k-1")
+    assert [grant.id for grant in store.grants()] == [second.grant.id]
+    assert plane.events(Kind.GRANT_REFUSED) == []
+
+
+@pytest.mark.parametrize("budget", ONE_AT_A_TIME)
+def test_over_budget_another_request_with_a_twin_s_key_is_a_conflict_and_one_without_is_refused(
+    budget: dict[str, Any],
+) -> None:  # A15
+    store = _Crossing()
+    plane = FakePlane(compiled_entitlement(context=budget), store=store)
+    who = plane.agent()
+    store.between = lambda: plane.ask(who, key="k-1", task="T-9")
+    with pytest.raises(ConflictError):
+        plane.ask(who, key="k-1")
+    with pytest.raises(OverBudgetError):
+        plane.ask(key="k-2")
+    assert len(plane.events(Kind.GRANT_REFUSED)) == 1
+    assert len(store.grants()) == 1
 
 
 def test_sixteen_requests_with_one_key_at_once_make_one_grant(plane: FakePlane) -> None:

@@ -78,7 +78,7 @@ def test_a_missing_key_is_never_made_by_reading_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
-def test_a_key_that_others_may_read_is_refused_with_what_to_do(tmp_path: Path, mode: int) -> None:
+def test_a_key_that_others_may_read_is_refused_with_what_to_do(tmp_path: Path, mode: int) -> None:  # A29
     path = write_key(tmp_path / "task.pem", ec.generate_private_key(ec.SECP256R1()))
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match="chmod 600"):

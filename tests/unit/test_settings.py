@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.model.errors import ConfigurationError
-from controlplane.settings import caller, load
+from controlplane.settings import caller, load, refuse_operator_token
 
 
 @pytest.fixture(autouse=True)
@@ -75,4 +75,60 @@ def test_a_variable_that_is_no_json_is_named_without_its_value(monkeypatch: pyte
     monkeypatch.setenv("SHORTHOLD_ISSUERS", "hidden")
     with pytest.raises(ConfigurationError, match="issuers") as refused:
         load()
+    assert "hidden" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SHORTHOLD_TYPO", "no such setting"),
+        ("SHORTHOLD_ISSUER", "SHORTHOLD_ISSUERS meant"),
+        ("shorthold_isuers", "SHORTHOLD_ISSUERS meant"),
+        ("SHORTHOLD_API_PORT", "joined by __"),
+        ("SHORTHOLD_API__PROT", "api.prot"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_refused_by_name_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:  # A29
+    monkeypatch.setenv(name, "hidden")
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        load()
+    assert "hidden" not in refused.value.detail
+
+
+def test_every_variable_of_the_command_line_is_known_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ADDR", "TOKEN", "TOKEN_FILE", "BAO_BIN", "DEV_ADDRESSES"):
+        monkeypatch.setenv(f"SHORTHOLD_{name}", "x")
+    monkeypatch.setenv("SHORTHOLD_API__PORT", "8701")
+    assert load().api.port == 8701
+
+
+@pytest.mark.parametrize("addr", ["http://bao.acme.example:8200", "http://10.0.0.1:8200", "HTTP://[fd00::1]:8200"])
+def test_a_server_elsewhere_is_spoken_to_in_clear_only_where_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, addr: str
+) -> None:  # A29, A33
+    monkeypatch.setenv("BAO_ADDR", addr)
+    with pytest.raises(ConfigurationError, match=r"vault\.plaintext"):
+        load()
+    monkeypatch.setenv("SHORTHOLD_VAULT__PLAINTEXT", "true")
+    assert load().vault.addr == addr
+
+
+@pytest.mark.parametrize(
+    "addr", ["http://127.0.0.1:8200", "http://[::1]:8200", "http://localhost:1", "https://x.example"]
+)
+def test_a_server_on_this_machine_or_behind_tls_needs_no_permission(monkeypatch: pytest.MonkeyPatch, addr: str) -> None:
+    monkeypatch.setenv("VAULT_ADDR", addr)
+    assert load().vault.addr == addr
+
+
+@pytest.mark.parametrize("name", ["BAO_TOKEN", "VAULT_TOKEN"])
+def test_a_control_plane_does_not_start_with_an_operator_s_token_at_hand(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:  # A29
+    refuse_operator_token()
+    monkeypatch.setenv(name, "s.hidden")
+    with pytest.raises(ConfigurationError, match=name) as refused:
+        refuse_operator_token()
     assert "hidden" not in refused.value.detail
