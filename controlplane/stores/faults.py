@@ -58,6 +58,8 @@ def told(place: str) -> Generator[None]:
         yield
     except IntegrityError as error:
         raise _refusal(error) from None
+    except UnicodeDecodeError:  # SQLite quotes the name of a table in its error, and a damaged file has any bytes there
+        raise StoreUnavailableError(f"the store at {place} does not work: what it holds cannot be read") from None
     except (DataError, UnicodeEncodeError):  # NUL on PostgreSQL, half a surrogate pair on both
         raise InvalidRequestError("a text holds characters that the store cannot keep") from None
     except (DBAPIError, PoolTimeoutError) as error:
