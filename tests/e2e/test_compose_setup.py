@@ -148,7 +148,13 @@ def test_no_root_token_remains_and_every_key_is_its_owners_only(stack: Stack) ->
     assert list(json.loads(kept.read_text(encoding="utf-8"))) == ["key"]
     for path in (*operator.iterdir(), *keys.iterdir()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
-    assert {path.name for path in keys.iterdir()} == {"task.pem", "broker.pem", "audit.key", "issuer.jwks.json"}
+    assert {path.name for path in keys.iterdir()} == {
+        "task.pem",
+        "broker.pem",
+        "audit.key",
+        "issuer.jwks.json",
+        "receipt.pem",
+    }
     session = JwtSession(
         Server(stack.server.addr), "shorthold-bootstrap", "bootstrap", generate(), clock=SystemClock(), ids=RandomIds()
     )

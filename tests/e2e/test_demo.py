@@ -4,6 +4,7 @@ Promise P5, attack L10. The server is the real one with a second audit device th
 holds is what must be nowhere else.
 """
 
+import base64
 import json
 import os
 import re
@@ -103,10 +104,16 @@ def test_no_secret_that_openbao_issued_or_took_is_in_any_file_or_output(told: To
     for name, content in _written(told, but=raw):
         searched += 1
         leaks += [f"a {kind} in {name}" for kind, value in secrets | own_keys if value in content]
-        if JWS.search(content):
+        if not all(map(_is_receipt, JWS.findall(content))):
             leaks.append(f"a signed token in {name}")
     assert searched > 10, "there is more to search than that"
     assert not leaks, "\n".join(sorted(set(leaks)))
+
+
+def _is_receipt(signed: bytes) -> bool:
+    """A receipt is signed to be shown; a token, whoever signed it, is not."""
+    payload = signed.split(b".")[1]
+    return set(json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))) == {"receipt"}
 
 
 def _secrets(raw: Path) -> Iterator[tuple[str, bytes]]:

@@ -134,7 +134,7 @@ def test_c20_a_responder_stops_a_team_and_lets_it_go_on(plane: ServedPlane) -> N
     assert [by["subject"] for by in thawed["thaws"]] == ["bob"]
     assert shorthold(plane, *ASK).returncode == 0
     assert incident(plane, "freezes") == []
-    assert [each["id"] for each in incident(plane, "freezes", "--ended")] == [frozen["id"]]
+    assert frozen["id"] in [each["id"] for each in incident(plane, "freezes", "--ended")]
 
 
 def test_i05_everything_takes_two_people_to_thaw(plane: ServedPlane) -> None:

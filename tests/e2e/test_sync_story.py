@@ -32,7 +32,7 @@ pytestmark = pytest.mark.servers
 
 LAYOUT = Layout(prefix="es", auth_mount="shorthold-es", mounts={"database": "database-es", "pki": "pki-es"})
 ROLES = Path(__file__).parents[2] / "roles"
-OBJECTS = 12  # of the four shipped entitlements
+OBJECTS = 15  # of the five shipped entitlements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def test_plan_then_apply_then_nothing_to_change(platform: Platform) -> None:
     assert len(platform.standing()) == OBJECTS
 
     _, err = platform.run("apply", "--yes")
-    assert f"Nothing to change: {OBJECTS} objects of 4 entitlements stand in Vault as compiled." in err
+    assert f"Nothing to change: {OBJECTS} objects of 5 entitlements stand in Vault as compiled." in err
     _, err = platform.run("plan", "--detailed-exitcode")
     assert "Nothing to change" in err
 
