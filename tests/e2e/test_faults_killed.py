@@ -119,7 +119,7 @@ def _reach_every_point(plane: ServedPlane, proxy: FaultProxy) -> Fault:
 
 def _leases(seer: Witness) -> frozenset[str]:
     creds = "database/creds"
-    roles = seer.vault.list(f"sys/leases/lookup/{creds}")
+    roles = [role for role in seer.vault.list(f"sys/leases/lookup/{creds}") if "-prober-" not in role]
     return frozenset(f"{role}{lease}" for role in roles for lease in seer.leases(f"{creds}/{role.strip('/')}"))
 
 
