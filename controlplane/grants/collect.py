@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controlplane.grants.approve import said, terms
+from controlplane.grants.asked import asked as described
 from controlplane.grants.asked import granted_scopes, narrowed
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
@@ -84,11 +85,12 @@ class CollectGrant:
 
     def _approved(self, grant: Grant) -> tuple[Compiled, tuple[GivenApproval, ...]]:
         """What was approved, by those whose yes still counts. Raises: LapsedError: it is not so any more."""
-        compiled = self.watch.entitlements.get(grant.entitlement)
-        wanted = self.watch.asked(grant)
-        if compiled is None or wanted is None or compiled.entitlement.approval is None:
+        # Looked up once: what the approvals are held against is the very thing that is issued.
+        found = self.watch.entitled(grant)
+        if found is None:
             self.watch.lapse(grant, Why.CHANGED, "its entitlement was changed after it was asked for")
-        approval = compiled.entitlement.approval
+        compiled, approval = found
+        wanted = described(grant, compiled, approval, self.engines)
         good = self.watch.good(self.store.approvals(grant.id), wanted, approval, grant)
         if len(good) < approval.quorum:
             what = f"{len(good)} of {approval.quorum} approvals still count"

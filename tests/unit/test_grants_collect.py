@@ -1,6 +1,7 @@
 """Collecting: once, by its own workload, what was approved as it was approved (C16, C18, A09, A11, G14, P1)."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -244,6 +245,32 @@ def test_a09_a_changed_entitlement_makes_an_approval_void(plane: FakePlane, chan
         plane.collect(plane.agent(), id)
     assert (plane.grant(id).state, plane.grant(id).why) == (State.LAPSED, Why.CHANGED)
     assert plane.assertions == []
+
+
+@pytest.mark.parametrize("first", ["as approved", "changed"])
+def test_a09_an_entitlement_that_changes_between_two_looks_is_issued_as_it_was_approved_or_not_at_all(
+    plane: FakePlane, first: str
+) -> None:
+    id = approved(plane)
+    good, other = compiled(), compiled(delivery="inline", risk="medium")
+    looks = iter([good, *[other] * 9] if first == "as approved" else [other, *[good] * 9])
+
+    class Moving:
+        def get(self, name: str) -> Compiled | None:
+            del name
+            return next(looks)
+
+        def all(self) -> Sequence[Compiled]:
+            return ()
+
+    collect = replace(plane.collect, watch=replace(plane.watch, entitlements=Moving()))
+    if first == "as approved":
+        delivered = collect(plane.agent(), id)
+        assert (delivered.grant.revision, delivered.wrapping_token is not None) == (good.revision, True)
+    else:
+        with pytest.raises(LapsedError):
+            collect(plane.agent(), id)
+        assert plane.assertions == []
 
 
 def test_a09_reworded_and_relabelled_is_the_same_grant(plane: FakePlane) -> None:
