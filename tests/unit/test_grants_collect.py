@@ -343,6 +343,46 @@ def test_p4_a_collect_that_fails_at_vault_is_burnt_like_any_grant(plane: FakePla
         plane.collect(plane.agent(), id)
 
 
+def behind(plane: FakePlane, person: str | None) -> VerifiedClaims:
+    """A run of the one workload; its issuer says who started it."""
+    return replace(plane.agent(), person=person)
+
+
+@pytest.mark.parametrize("name", ["ann@acme.example", "ANN@acme.example", "ann", "bea@acme.example"])
+def test_a08_c17_nobody_collects_what_he_agreed_to_from_a_run_of_his_own(name: str) -> None:
+    plane = made({**ONCALL, "quorum": 2})
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    asked = plane.watch.asked(plane.grant(id))
+    assert asked is not None
+    for one in ("ann", "bea"):
+        plane.approve(replace(person(plane, one), person=f"{one}@acme.example"), id, digest=asked.digest)
+    with pytest.raises(DeniedError) as told:
+        plane.collect(behind(plane, name), id)
+    assert [(why.decision, why.code) for why in told.value.reasons] == [(Decides.APPROVAL, "approver-collects")]
+    assert (plane.grant(id).state, plane.assertions) == (State.APPROVED, [])
+    (refused,) = plane.events(Kind.GRANT_REFUSED, id)
+    assert refused.body["person"] == name
+    assert plane.collect(behind(plane, "bob@acme.example"), id).grant.state is State.ACTIVE
+    (allowed,) = plane.events(Kind.GRANT_ALLOWED, id)
+    assert allowed.body["person"] == "bob@acme.example"
+
+
+def test_a08_somebody_who_did_not_agree_may_collect_for_the_workload(plane: FakePlane) -> None:
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    agree(plane, id)
+    assert plane.collect(behind(plane, "carl@acme.example"), id).grant.state is State.ACTIVE
+
+
+def test_a08_an_approver_whose_yes_counts_no_more_is_nobody_to_be_kept_from_collecting() -> None:
+    two = {**ONCALL, "from": ["group:oncall", "subject:dev/ann"]}
+    plane = made({**two, "quorum": 2})
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    agree(plane, id, "ann")
+    agree(plane, id, "eve")
+    plane.change(compiled({**two, "not_from": ["subject:dev/ann"]}))
+    assert plane.collect(behind(plane, "ann"), id).grant.state is State.ACTIVE
+
+
 def test_j40_collecting_takes_any_token_of_the_workload_and_spends_none(plane: FakePlane) -> None:
     asked = plane.agent()
     id = plane.ask(asked).grant.id
