@@ -112,9 +112,10 @@ class CollectGrant:
         asked = GrantRequest(
             entitlement=grant.entitlement, task=grant.task, intent=grant.intent, reason=grant.reason, ttl=ttl
         )
+        rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address, collecting=grant)
-            decision = decide(entitlement, who, asked, situation, self.policy)
+            decision = decide(entitlement, who, asked, situation, rule)
             if not isinstance(decision, Deny) and (why := _agreed_himself(who, approvals)):
                 decision = Deny(reasons=(why,), passed=decision.reasons)
             facts = {**told(asked, who, decision.reasons), "person": who.person}
