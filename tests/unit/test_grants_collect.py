@@ -12,6 +12,7 @@ from controlplane.model.access import Role, Standing
 from controlplane.model.approval import Narrowing
 from controlplane.model.decision import Decides
 from controlplane.model.errors import (
+    AlreadyApprovedError,
     DeniedError,
     FrozenError,
     IllegalTransitionError,
@@ -222,6 +223,37 @@ def test_p8_a_freeze_stops_agreeing_and_collecting_and_a_thaw_lets_both_go_on(pl
     plane.deny(person(plane), waits, reason="not while it is looked into")
     plane.thaw(rolf, responder, made.freeze.id, reason="it was nothing")
     assert plane.collect(plane.agent(), agreed).grant.state is State.ACTIVE
+
+
+@pytest.mark.parametrize("selection", ["claim.env!=prod", "!claim.env"])
+def test_p8_a_freeze_by_what_a_claim_is_not_also_stops_the_yes_because_no_claims_are_known_then(
+    plane: FakePlane, selection: str
+) -> None:
+    id = plane.ask(plane.agent(env="prod")).grant.id
+    responder = Standing(roles=frozenset({Role.RESPONDER}))
+    made = plane.freeze(plane.agent("rita"), responder, selection, message="we look into it", reason="odd reads")
+    with pytest.raises(FrozenError):
+        agree(plane, id)
+    plane.thaw(plane.agent("rolf"), responder, made.freeze.id, reason="it was nothing")
+    agree(plane, id)
+    plane.freeze(plane.agent("rita"), responder, selection, message="we look into it", reason="odd reads")
+    with pytest.raises(FrozenError):
+        plane.collect(plane.agent(), id)
+    assert plane.collect(plane.agent(env="prod"), id).grant.state is State.ACTIVE
+
+
+def test_a11_a_yes_that_became_void_cannot_be_given_again_but_somebody_else_makes_up_for_it() -> None:
+    plane = made({**ONCALL, "quorum": 2})
+    id = plane.ask().grant.id
+    agree(plane, id, "ann")
+    plane.access = tuple(replace(rule, claims={**rule.claims, "mfa": "yes"}) for rule in plane.access)
+    asked = plane.watch.asked(plane.grant(id))
+    assert asked is not None
+    ann, eve, zoe = (plane.agent(name, role="approver", groups=["oncall"], mfa="yes") for name in ("ann", "eve", "zoe"))
+    with pytest.raises(AlreadyApprovedError):
+        plane.approve(ann, id, digest=asked.digest)
+    assert plane.approve(eve, id, digest=asked.digest).state is State.PENDING
+    assert plane.approve(zoe, id, digest=asked.digest).state is State.APPROVED
 
 
 # What was approved is what is issued ------------------------------------------------------------------------------
