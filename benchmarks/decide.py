@@ -142,7 +142,9 @@ class _Timed:
     def __call__(
         self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
     ) -> Ruling:
-        ruling, self.span = _timed(self.policy, entitlement, who, asked, situation)
+        rule, found = _timed(self.policy.now)
+        ruling, ruled = _timed(rule, entitlement, who, asked, situation)
+        self.span = found + ruled
         return ruling
 
 

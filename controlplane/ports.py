@@ -84,8 +84,8 @@ class Entitlements(Protocol):
         ...
 
 
-class Policy(Protocol):
-    """Policy-as-code: rules that people wrote beside the entitlements."""
+class Rule(Protocol):
+    """What policies said at one moment, to be asked of requests: it touches no file, and never waits."""
 
     def __call__(
         self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
@@ -93,6 +93,17 @@ class Policy(Protocol):
         """Whether some policy permits it and none forbids. Never raises: what cannot be evaluated is a no.
 
         Asked for eligible workloads only, because its reasons name what is in force.
+        """
+        ...
+
+
+class Policy(Protocol):
+    """Policy-as-code: rules that people wrote beside the entitlements."""
+
+    def now(self) -> Rule:
+        """The policies as they stand now. Never raises: what cannot be read rules no.
+
+        It may read files, so it is called before a transaction begins: the store's one writer waits for nothing.
         """
         ...
 

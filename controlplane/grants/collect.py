@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controlplane.grants.approve import said, terms
+from controlplane.grants.asked import asked as described
 from controlplane.grants.asked import granted_scopes, narrowed
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
@@ -43,14 +44,15 @@ class CollectGrant:
     skew: Skew
 
     def __call__(self, who: VerifiedClaims, id: GrantId, *, address: Address | None = None) -> Delivered:
-        """Issue what was approved, as it was approved. Any valid token of the workload will do.
+        """Issue what was approved, as it was approved, to any token of the workload with no approver behind it.
 
         Raises:
             NotFoundError: no such grant of this workload.
             NotApprovedYetError: people still have to agree.
             LapsedError: too late, or what was approved is not so any more; DeniedError: somebody said no.
             IllegalTransitionError: it was collected before.
-            DeniedError, OverBudgetError, FrozenError: a decision says no now; the grant stays approved.
+            DeniedError, OverBudgetError, FrozenError: a decision says no now, or who collects is one of those who
+                agreed; the grant stays approved.
             ClockOffError: no deadline that this machine reckons could be relied on; the grant stays approved.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
@@ -84,11 +86,12 @@ class CollectGrant:
 
     def _approved(self, grant: Grant) -> tuple[Compiled, tuple[GivenApproval, ...]]:
         """What was approved, by those whose yes still counts. Raises: LapsedError: it is not so any more."""
-        compiled = self.watch.entitlements.get(grant.entitlement)
-        wanted = self.watch.asked(grant)
-        if compiled is None or wanted is None or compiled.entitlement.approval is None:
+        # Looked up once: what the approvals are held against is the very thing that is issued.
+        found = self.watch.entitled(grant)
+        if found is None:
             self.watch.lapse(grant, Why.CHANGED, "its entitlement was changed after it was asked for")
-        approval = compiled.entitlement.approval
+        compiled, approval = found
+        wanted = described(grant, compiled, approval, self.engines)
         good = self.watch.good(self.store.approvals(grant.id), wanted, approval, grant)
         if len(good) < approval.quorum:
             what = f"{len(good)} of {approval.quorum} approvals still count"
@@ -109,10 +112,13 @@ class CollectGrant:
         asked = GrantRequest(
             entitlement=grant.entitlement, task=grant.task, intent=grant.intent, reason=grant.reason, ttl=ttl
         )
+        rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address, collecting=grant)
-            decision = decide(entitlement, who, asked, situation, self.policy)
-            facts = told(asked, who, decision.reasons)
+            decision = decide(entitlement, who, asked, situation, rule)
+            if not isinstance(decision, Deny) and (why := _agreed_himself(who, approvals)):
+                decision = Deny(reasons=(why,), passed=decision.reasons)
+            facts = {**told(asked, who, decision.reasons), "person": who.person}
             if isinstance(decision, Deny):
                 tx.append(self.record(Kind.GRANT_REFUSED, grant.id, **facts))
                 return decision, None
@@ -137,6 +143,14 @@ class CollectGrant:
 
 def _passed(decision: Decision) -> tuple[Reason, ...]:
     return tuple(why for why in decision.reasons if why.decision is not Decides.APPROVAL)
+
+
+def _agreed_himself(who: VerifiedClaims, approvals: tuple[GivenApproval, ...]) -> Reason | None:
+    """Why `who` may not collect: several people can be behind one subject, and one of them has agreed."""
+    if not any(who.names & given.by.names for given in approvals):
+        return None
+    detail = "you, or somebody who is called like you, agreed to it: another person has to collect it"
+    return Reason(decision=Decides.APPROVAL, code="approver-collects", detail=detail)
 
 
 def _agreed(approvals: tuple[GivenApproval, ...]) -> Reason:

@@ -17,7 +17,7 @@ from controlplane.model.entitlement import Entitlement
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
-from controlplane.ports import Policy
+from controlplane.ports import Rule
 
 MOST_WAITING = 20
 """How many grants of one workload may wait for people at once: whoever decides on them has other things to do, too."""
@@ -27,9 +27,9 @@ MIN_TTL = timedelta(seconds=5)
 
 
 def decide(
-    entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation, policy: Policy
+    entitlement: Entitlement | None, who: VerifiedClaims, asked: GrantRequest, situation: Situation, rule: Rule
 ) -> Decision:
-    """The decision on one request. `policy` is asked whatever context and scope said, so that every no is told.
+    """The decision on one request. `rule` is asked whatever context and scope said, so that every no is told.
 
     A workload that is not eligible learns nothing else: an entitlement that does not exist, and one that
     is not for it, are refused with the same words (promise P12). A freeze beats everything (promise P8).
@@ -40,7 +40,7 @@ def decide(
     conditions = tuple(context(entitlement, situation))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
     outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked))
-    ruling = policy(entitlement, who, asked, situation)
+    ruling = rule(entitlement, who, asked, situation)
     unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (
         Reason(decision=Decides.ELIGIBILITY, code="eligible", detail=f"{who.issuer} {who.subject} may ask for this"),

@@ -39,9 +39,10 @@ class ExplainGrant:
         """
         compiled = self.entitlements.get(asked.entitlement)
         entitlement = None if compiled is None else compiled.entitlement
+        rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address)
-            decision = decide(entitlement, who, asked, situation, self.policy)
+            decision = decide(entitlement, who, asked, situation, rule)
             facts = told(asked, who, decision.reasons)
             tx.append(self.record(Kind.GRANT_EXPLAINED, **facts, outcome=decision.outcome))
         return Explanation(decision=decision, spent=who.single_use is not None and self.store.spent(who.single_use))

@@ -21,7 +21,11 @@ from controlplane.selectors import selection
 
 
 class Asking(Protocol):
-    """Whoever asks, or asked before: then without his claims, and no freeze selects him by one."""
+    """Whoever asks, or asked before: then without his claims.
+
+    So no freeze selects him by a claim that he has, and the collect stops him; and each that wants a claim to be absent
+    or another does, even where his token would say otherwise: the safe side, which stops a yes too many.
+    """
 
     @property
     def issuer(self) -> IssuerName:

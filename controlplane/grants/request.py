@@ -115,9 +115,10 @@ class RequestGrant:
         entitlement = None if compiled is None else compiled.entitlement
         # Read before: within the transaction it would take another connection to the store.
         differs = () if compiled is None else self._unusual(who, asked, compiled)
+        rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
             situation = self.situate(tx, entitlement, who, address=address)
-            decision = decide(entitlement, who, asked, situation, self.policy)
+            decision = decide(entitlement, who, asked, situation, rule)
             if compiled is None or isinstance(decision, Deny):
                 return decision, None
             facts = told(asked, who, decision.reasons)

@@ -52,9 +52,16 @@ class Watch:
     engines: Mapping[str, Engine]
     access: Access
 
+    def entitled(self, grant: Grant) -> tuple[Compiled, Approval] | None:
+        """Its entitlement and who must agree, if it is of the revision that was asked for."""
+        compiled = self.entitlements.get(grant.entitlement)
+        if compiled is None or compiled.revision != grant.revision or compiled.entitlement.approval is None:
+            return None
+        return compiled, compiled.entitlement.approval
+
     def asked(self, grant: Grant) -> Asked | None:
         """What a waiting grant asks for; None where it does not wait, or its entitlement is not as it was."""
-        found = self._entitled(grant)
+        found = self.entitled(grant)
         return None if found is None or not grant.waits else asked(grant, *found, self.engines)
 
     def said(self, grant: Grant) -> tuple[Sequence[GivenApproval], Denial | None]:
@@ -65,7 +72,7 @@ class Watch:
         """A grant that waits, to somebody whom its entitlement names. Raises: NotFoundError: to everybody else."""
         by, stands = self._person(who)
         grant = self.store.grant(id)
-        found = None if grant is None or not grant.waits else self._entitled(grant)
+        found = None if grant is None or not grant.waits else self.entitled(grant)
         if grant is None or found is None or not is_named(found[1], by, stands):
             raise NotFoundError(f"there is no grant {id} that waits for you")
         said = tuple(self.store.approvals(id))
@@ -152,7 +159,7 @@ class Watch:
         raise LapsedError(f"grant {grant.id} has lapsed: {detail}")
 
     def _his(self, grant: Grant, by: Approver, stands: Standing) -> Waiting | None:
-        found = self._entitled(grant)
+        found = self.entitled(grant)
         if found is None or self.clock.now() >= grant.expires_at:
             return None
         if objection(found[1], grant, by, stands) is not None:
@@ -161,13 +168,6 @@ class Watch:
         if any(by.names & one.by.names for one in given):
             return None
         return Waiting(grant=grant, asked=asked(grant, *found, self.engines), approvals=given)
-
-    def _entitled(self, grant: Grant) -> tuple[Compiled, Approval] | None:
-        """Its entitlement and who must agree, if it is of the revision that was asked for."""
-        compiled = self.entitlements.get(grant.entitlement)
-        if compiled is None or compiled.revision != grant.revision or compiled.entitlement.approval is None:
-            return None
-        return compiled, compiled.entitlement.approval
 
     def _person(self, who: VerifiedClaims) -> tuple[Approver, Standing]:
         rules = self.access()

@@ -19,7 +19,7 @@ from controlplane.model.network import Address, parse_address
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
 from controlplane.policies.load import CASES
-from controlplane.ports import Policy
+from controlplane.ports import Policy, Rule
 from controlplane.sync.document import Document, RefusedError, parse
 from controlplane.sync.files import read
 from controlplane.sync.load import Source, problems
@@ -103,6 +103,7 @@ def try_cases(
 
     Raises: OSError: the cases cannot be read.
     """
+    rule = policy.now()
     tried: list[Tried] = []
     wrong: list[Problem] = []
     for file in _files(directory):
@@ -110,7 +111,7 @@ def try_cases(
         try:
             document = parse(read(directory, file))
             cases = _Cases.model_validate_json(canonical(document.value), strict=True).cases
-            tried += _tried(file, document, cases, policy=policy, entitlements=entitlements, models=models)
+            tried += _tried(file, document, cases, rule=rule, entitlements=entitlements, models=models)
         except RefusedError as error:
             wrong.append(Problem(f"policies/{file}", error.place.line, error.place.column, error.rule, error.message))
         except ValidationError as error:
@@ -129,7 +130,7 @@ def _tried(
     document: Document,
     cases: Sequence[Case],
     *,
-    policy: Policy,
+    rule: Rule,
     entitlements: Mapping[str, Source],
     models: Mapping[str, type[Scope]],
 ) -> Iterator[Tried]:
@@ -145,7 +146,7 @@ def _tried(
             where = document.place(("cases", number, "given", "with"))
             message = f"{case.given.entitlement} would be no sound entitlement with this"
             raise RefusedError(where, "invalid-value", message) from None
-        ruling = policy(entitlement, *_request(case.given, entitlement))
+        ruling = rule(entitlement, *_request(case.given, entitlement))
         wrong = _wrong(case.expect, ruling)
         yield Tried(file=f"policies/{file}", line=place.line, name=case.name, ruling=ruling, wrong=wrong)
 

@@ -7,6 +7,7 @@ requests are always validated against the schema, and an error of any policy is 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic as monotonic_clock
 from typing import Final
@@ -26,6 +27,7 @@ from controlplane.model.situation import Situation
 from controlplane.policies import facts
 from controlplane.policies.load import Applied, Policies, load, missing, stamp
 from controlplane.policies.schema import schema
+from controlplane.ports import Rule
 from controlplane.sync.files import Fresh
 from controlplane.sync.problem import Severity
 
@@ -66,11 +68,20 @@ class CedarPolicy:
         first = next(problem for problem in found.problems if problem.severity is Severity.ERROR)
         return f"the policies have errors, so nothing is granted: {first}"
 
-    def __call__(
-        self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
+    def now(self) -> Rule:
+        """The policies as they stand: whatever happens to their files, this rules as they were read."""
+        return partial(self._rule, self.policies)
+
+    def _rule(
+        self,
+        policies: Policies,
+        entitlement: Entitlement,
+        who: VerifiedClaims,
+        asked: GrantRequest,
+        situation: Situation,
     ) -> Ruling:
         """What the policies of `entitlement` say of the request. Never raises: what goes wrong is a no."""
-        applied = self.policies.of(entitlement.name)
+        applied = policies.of(entitlement.name)
         if applied is None:
             return _no("policy-broken", "its policies have errors, so nothing is granted: `shorthold sync lint`")
         try:

@@ -1,6 +1,7 @@
 """Collecting: once, by its own workload, what was approved as it was approved (C16, C18, A09, A11, G14, P1)."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from controlplane.model.access import Role, Standing
 from controlplane.model.approval import Narrowing
 from controlplane.model.decision import Decides
 from controlplane.model.errors import (
+    AlreadyApprovedError,
     DeniedError,
     FrozenError,
     IllegalTransitionError,
@@ -223,6 +225,37 @@ def test_p8_a_freeze_stops_agreeing_and_collecting_and_a_thaw_lets_both_go_on(pl
     assert plane.collect(plane.agent(), agreed).grant.state is State.ACTIVE
 
 
+@pytest.mark.parametrize("selection", ["claim.env!=prod", "!claim.env"])
+def test_p8_a_freeze_by_what_a_claim_is_not_also_stops_the_yes_because_no_claims_are_known_then(
+    plane: FakePlane, selection: str
+) -> None:
+    id = plane.ask(plane.agent(env="prod")).grant.id
+    responder = Standing(roles=frozenset({Role.RESPONDER}))
+    made = plane.freeze(plane.agent("rita"), responder, selection, message="we look into it", reason="odd reads")
+    with pytest.raises(FrozenError):
+        agree(plane, id)
+    plane.thaw(plane.agent("rolf"), responder, made.freeze.id, reason="it was nothing")
+    agree(plane, id)
+    plane.freeze(plane.agent("rita"), responder, selection, message="we look into it", reason="odd reads")
+    with pytest.raises(FrozenError):
+        plane.collect(plane.agent(), id)
+    assert plane.collect(plane.agent(env="prod"), id).grant.state is State.ACTIVE
+
+
+def test_a11_a_yes_that_became_void_cannot_be_given_again_but_somebody_else_makes_up_for_it() -> None:
+    plane = made({**ONCALL, "quorum": 2})
+    id = plane.ask().grant.id
+    agree(plane, id, "ann")
+    plane.access = tuple(replace(rule, claims={**rule.claims, "mfa": "yes"}) for rule in plane.access)
+    asked = plane.watch.asked(plane.grant(id))
+    assert asked is not None
+    ann, eve, zoe = (plane.agent(name, role="approver", groups=["oncall"], mfa="yes") for name in ("ann", "eve", "zoe"))
+    with pytest.raises(AlreadyApprovedError):
+        plane.approve(ann, id, digest=asked.digest)
+    assert plane.approve(eve, id, digest=asked.digest).state is State.PENDING
+    assert plane.approve(zoe, id, digest=asked.digest).state is State.APPROVED
+
+
 # What was approved is what is issued ------------------------------------------------------------------------------
 
 
@@ -244,6 +277,32 @@ def test_a09_a_changed_entitlement_makes_an_approval_void(plane: FakePlane, chan
         plane.collect(plane.agent(), id)
     assert (plane.grant(id).state, plane.grant(id).why) == (State.LAPSED, Why.CHANGED)
     assert plane.assertions == []
+
+
+@pytest.mark.parametrize("first", ["as approved", "changed"])
+def test_a09_an_entitlement_that_changes_between_two_looks_is_issued_as_it_was_approved_or_not_at_all(
+    plane: FakePlane, first: str
+) -> None:
+    id = approved(plane)
+    good, other = compiled(), compiled(delivery="inline", risk="medium")
+    looks = iter([good, *[other] * 9] if first == "as approved" else [other, *[good] * 9])
+
+    class Moving:
+        def get(self, name: str) -> Compiled | None:
+            del name
+            return next(looks)
+
+        def all(self) -> Sequence[Compiled]:
+            return ()
+
+    collect = replace(plane.collect, watch=replace(plane.watch, entitlements=Moving()))
+    if first == "as approved":
+        delivered = collect(plane.agent(), id)
+        assert (delivered.grant.revision, delivered.wrapping_token is not None) == (good.revision, True)
+    else:
+        with pytest.raises(LapsedError):
+            collect(plane.agent(), id)
+        assert plane.assertions == []
 
 
 def test_a09_reworded_and_relabelled_is_the_same_grant(plane: FakePlane) -> None:
@@ -314,6 +373,46 @@ def test_p4_a_collect_that_fails_at_vault_is_burnt_like_any_grant(plane: FakePla
     assert plane.alive() == []
     with pytest.raises(IllegalTransitionError):
         plane.collect(plane.agent(), id)
+
+
+def behind(plane: FakePlane, person: str | None) -> VerifiedClaims:
+    """A run of the one workload; its issuer says who started it."""
+    return replace(plane.agent(), person=person)
+
+
+@pytest.mark.parametrize("name", ["ann@acme.example", "ANN@acme.example", "ann", "bea@acme.example"])
+def test_a08_c17_nobody_collects_what_he_agreed_to_from_a_run_of_his_own(name: str) -> None:
+    plane = made({**ONCALL, "quorum": 2})
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    asked = plane.watch.asked(plane.grant(id))
+    assert asked is not None
+    for one in ("ann", "bea"):
+        plane.approve(replace(person(plane, one), person=f"{one}@acme.example"), id, digest=asked.digest)
+    with pytest.raises(DeniedError) as told:
+        plane.collect(behind(plane, name), id)
+    assert [(why.decision, why.code) for why in told.value.reasons] == [(Decides.APPROVAL, "approver-collects")]
+    assert (plane.grant(id).state, plane.assertions) == (State.APPROVED, [])
+    (refused,) = plane.events(Kind.GRANT_REFUSED, id)
+    assert refused.body["person"] == name
+    assert plane.collect(behind(plane, "bob@acme.example"), id).grant.state is State.ACTIVE
+    (allowed,) = plane.events(Kind.GRANT_ALLOWED, id)
+    assert allowed.body["person"] == "bob@acme.example"
+
+
+def test_a08_somebody_who_did_not_agree_may_collect_for_the_workload(plane: FakePlane) -> None:
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    agree(plane, id)
+    assert plane.collect(behind(plane, "carl@acme.example"), id).grant.state is State.ACTIVE
+
+
+def test_a08_an_approver_whose_yes_counts_no_more_is_nobody_to_be_kept_from_collecting() -> None:
+    two = {**ONCALL, "from": ["group:oncall", "subject:dev/ann"]}
+    plane = made({**two, "quorum": 2})
+    id = plane.ask(behind(plane, "bob@acme.example")).grant.id
+    agree(plane, id, "ann")
+    agree(plane, id, "eve")
+    plane.change(compiled({**two, "not_from": ["subject:dev/ann"]}))
+    assert plane.collect(behind(plane, "ann"), id).grant.state is State.ACTIVE
 
 
 def test_j40_collecting_takes_any_token_of_the_workload_and_spends_none(plane: FakePlane) -> None:

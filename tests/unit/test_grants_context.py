@@ -117,14 +117,22 @@ def test_c22_only_what_nothing_but_a_budget_refuses_is_over_budget() -> None:
     named = {"max_requests": {"per_subject": "1/h"}, "max_active": {"total": 1}, "environments": ["prod"]}
     spent = Usage(active=1, requested=1, oldest=NOW)
     refused = decide(
-        entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="prod", usage=spent), shipped_policy()
+        entitlement(context=named),
+        WHO,
+        ASKED,
+        Situation(at=NOW, environment="prod", usage=spent),
+        shipped_policy().now(),
     )
     assert isinstance(refused, Deny)
     assert (refused.over_budget, refused.retry_after) == (True, timedelta(hours=1))
     assert [why.code for why in refused.reasons] == ["over-max-active-total", "over-max-requests"]
     assert [why.code for why in refused.passed] == ["eligible", "in-environment", "in-scope", "policy-permits"]
     elsewhere = decide(
-        entitlement(context=named), WHO, ASKED, Situation(at=NOW, environment="dev", usage=spent), shipped_policy()
+        entitlement(context=named),
+        WHO,
+        ASKED,
+        Situation(at=NOW, environment="dev", usage=spent),
+        shipped_policy().now(),
     )
     assert isinstance(elsewhere, Deny)
     assert not elsewhere.over_budget
@@ -170,7 +178,7 @@ SITUATIONS = st.builds(
 def test_y34_one_condition_more_never_allows_more(names: set[str], more: str, situation: Situation) -> None:
     def allowed(which: set[str]) -> bool:
         named = {name: CONDITIONS[name] for name in which}
-        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy()), Allow)
+        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy().now()), Allow)
 
     assert not allowed({*names, more}) or allowed(names)
 
@@ -179,6 +187,6 @@ def test_y34_one_condition_more_never_allows_more(names: set[str], more: str, si
 def test_c7_it_is_allowed_exactly_when_every_condition_holds_by_itself(names: set[str], situation: Situation) -> None:
     def allowed(*which: str) -> bool:
         named = {name: CONDITIONS[name] for name in which}
-        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy()), Allow)
+        return isinstance(decide(entitlement(context=named), WHO, ASKED, situation, shipped_policy().now()), Allow)
 
     assert allowed(*names) == all(allowed(name) for name in names)

@@ -15,7 +15,7 @@ from controlplane.model.grant import TaskId
 from controlplane.model.identity import IssuerName, VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
-from controlplane.ports import Policy
+from controlplane.ports import Rule
 from controlplane.testing.policies import shipped_policy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,9 +57,9 @@ def decide(
     who: VerifiedClaims,
     asked: GrantRequest,
     situation: Situation | None = None,
-    policy: Policy | None = None,
+    rule: Rule | None = None,
 ) -> Decision:
-    return decide_in(wanted, who, asked, situation or Situation(at=NOW), policy or shipped_policy())
+    return decide_in(wanted, who, asked, situation or Situation(at=NOW), rule or shipped_policy().now())
 
 
 def codes(decision: Allow | Deny | NeedsApproval) -> list[tuple[Decides, str]]:

@@ -296,7 +296,7 @@ def test_c19_p12_a_stranger_learns_of_no_review(plane: FakePlane) -> None:
 def test_c19_where_nobody_looked_for_reviews_the_answer_is_no() -> None:
     wanted = entitlement(break_glass=True)
     asked = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question", reason=WHY)
-    decision = decide(wanted, claims_of(AGENT), asked, Situation(at=START), shipped_policy())
+    decision = decide(wanted, claims_of(AGENT), asked, Situation(at=START), shipped_policy().now())
     assert isinstance(decision, Deny)
     assert [why.code for why in decision.reasons] == ["review-unknown"]
 

@@ -1,6 +1,9 @@
 """Policy within the whole decision: its place, its words in answer and audit, and what nobody learns (C7; P1, P12)."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,12 @@ from controlplane.model.grant import TaskId
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
+from controlplane.policies.cedar import CedarPolicy
+from controlplane.ports import Rule, Transaction
 from controlplane.testing.entitlements import compiled_entitlement, entitlement
 from controlplane.testing.plane import FakePlane
-from controlplane.testing.policies import policy_of
+from controlplane.testing.policies import BASE, policy_of
+from controlplane.testing.store import FakeStore
 
 Http = Callable[..., httpx.Response]
 
@@ -104,19 +110,15 @@ def test_c2_c6_every_no_is_told_at_once_in_the_order_of_the_decisions(tmp_path: 
 def test_c2_no_policy_lets_a_stranger_in_and_none_is_even_asked() -> None:
     asked_of: list[str] = []
 
-    class Policy:
-        def __call__(
-            self, entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation
-        ) -> Ruling:
-            del entitlement, asked, situation
-            asked_of.append(who.subject)
-            return Ruling(permitted=True, reasons=())
+    def rule(entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation) -> Ruling:
+        del entitlement, asked, situation
+        asked_of.append(who.subject)
+        return Ruling(permitted=True, reasons=())
 
-    policy = Policy()
-    plane = FakePlane(compiled_entitlement(), policy=policy)
+    plane = FakePlane(compiled_entitlement())
     stranger = plane.agent("mallory")
     wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
-    decision = decide(entitlement(), stranger, wish, Situation(at=plane.clock.now()), policy)
+    decision = decide(entitlement(), stranger, wish, Situation(at=plane.clock.now()), rule)
     assert codes(decision) == [(Decides.ELIGIBILITY, "not-eligible")]
     assert asked_of == []
 
@@ -163,6 +165,71 @@ def test_c22_what_a_policy_forbids_is_not_merely_over_budget(tmp_path: Path) -> 
         plane.ask(task=TaskId("T-2"))
     assert not isinstance(denied.value, OverBudgetError)
     assert [why.code for why in denied.value.reasons] == ["over-max-active-total", "policy-forbids"]
+
+
+class OneWriter:
+    """The store, and whether somebody is in its transaction, where every other writer waits for him."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store, self.busy = store, False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def transaction(self) -> Generator[Transaction]:
+        with self._store.transaction() as tx:
+            self.busy = True
+            try:
+                yield tx
+            finally:
+                self.busy = False
+
+
+@pytest.mark.parametrize("asking", ["request", "explain", "collect"])
+def test_p4_y33_policies_are_read_before_the_transaction_so_that_no_end_of_access_waits_for_it(asking: str) -> None:
+    read: list[bool] = []
+
+    class Reading:
+        def now(self) -> Rule:
+            read.append(store.busy)
+            return judged
+
+    def judged(entitlement: Entitlement, who: VerifiedClaims, asked: GrantRequest, situation: Situation) -> Ruling:
+        del entitlement, who, asked, situation
+        assert store.busy  # decided within: requests that race exceed no budget
+        return Ruling(permitted=True, reasons=())
+
+    high: dict[str, Any] = {"risk": "high", "approval": {"quorum": 1, "from": ["group:oncall"], "within": "30m"}}
+    plane = FakePlane(compiled_entitlement(), compiled_entitlement(entitlement="refunds", **high))
+    waiting = plane.ask(entitlement="refunds").grant
+    wanted = plane.watch.asked(waiting)
+    assert wanted is not None
+    plane.approve(plane.agent("ann", role="approver", groups=["oncall"]), waiting.id, digest=wanted.digest)
+    store = OneWriter(plane.store)
+    parts: dict[str, Any] = {"store": store, "policy": Reading()}
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-2"), intent="answer-question")
+    asks: dict[str, Callable[[], object]] = {
+        "request": lambda: replace(plane.request, **parts)(plane.agent(), wish),
+        "explain": lambda: replace(plane.explain, **parts)(plane.agent(), wish),
+        "collect": lambda: replace(plane.collect, **parts)(plane.agent(), waiting.id),
+    }
+    asks[asking]()
+    assert read == [False]
+
+
+def test_c7_a_rule_holds_as_it_was_read_whatever_happens_to_the_files(tmp_path: Path) -> None:
+    now = [0.0]
+    policy_of(tmp_path, {"guardrails.cedar": BASE})
+    policy = CedarPolicy(tmp_path, monotonic=lambda: now[0])
+    plane = FakePlane()
+    rule = policy.now()
+    shutil.rmtree(tmp_path)
+    now[0] += 1
+    wish = GrantRequest(entitlement="orders-read", task=TaskId("T-1"), intent="answer-question")
+    facts = (entitlement(), plane.agent(), wish, Situation(at=plane.clock.now()))
+    assert rule(*facts).permitted
+    assert not policy.now()(*facts).permitted
 
 
 def test_broken_policies_grant_nothing_and_say_so(tmp_path: Path) -> None:

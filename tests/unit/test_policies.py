@@ -54,7 +54,7 @@ def ruled(
     **situation: Any,
 ) -> Ruling:
     facts: dict[str, Any] = {"at": NOON, **situation}
-    return policy(on or entitlement(), by or who(), wish or asked(), Situation(**facts))
+    return policy.now()(on or entitlement(), by or who(), wish or asked(), Situation(**facts))
 
 
 def codes(ruling: Ruling) -> list[str]:
