@@ -225,7 +225,7 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
-        finish=FinishGrant(clock=clock, record=record, store=store, wake=worker.wake),
+        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
         deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),

@@ -1,6 +1,7 @@
 """`shorthold grant`: request, explain, collect, show, list and finish grants; approve, deny and review others'."""
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,8 @@ _OUTCOMES = {
     "needs-approval": "A request would wait until people have agreed.",
 }
 _EXPLAINED = {"allow": 0, "deny": DENIED, "needs-approval": PENDING}
+_BETWEEN = 0.5
+"""Seconds between two looks at a grant that waits for people."""
 _WAITING = frozenset({"pending", "approved"})
 _OPENS = frozenset({"wrapping_token", "credentials"})
 _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
@@ -179,7 +182,7 @@ def finish(id: str, outcome: str, wait: str | None, output: str) -> None:
 
 def _collected(api: Shorthold, id: str, *, wait: bool) -> dict[str, Any]:
     while wait and told(lambda: api.show(id, wait="30s"))["grant"]["state"] == "pending":
-        pass  # the other side is what waits: half a minute each time
+        time.sleep(_BETWEEN)  # mostly the other side is what waits, half a minute each time: unless too many do
     return told(lambda: api.collect(id))
 
 

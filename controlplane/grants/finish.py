@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, NotFoundError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Step, Why
 from controlplane.model.identity import VerifiedClaims
-from controlplane.ports import Clock, Recorder, Store, Wake
+from controlplane.ports import Clock, Leases, Recorder, Store, Wake
 
 _TRIES = 5
 
@@ -18,6 +19,7 @@ class FinishGrant:
     clock: Clock
     record: Recorder
     store: Store
+    leases: Leases
     wake: Wake
 
     def __call__(self, who: VerifiedClaims, id: GrantId, why: Why) -> Grant:
@@ -26,6 +28,7 @@ class FinishGrant:
         Raises:
             NotFoundError: no such grant of this workload.
             LostRaceError: it keeps moving; ask again.
+            StoreUnavailableError: it is not on disk; Vault was asked to revoke all the same.
         """
         for left in reversed(range(_TRIES)):
             grant = self.store.grant(id)
@@ -49,7 +52,7 @@ class FinishGrant:
                 kind = Kind.GRANT_ENDED
             case State.REVOKING | State.IRREVOCABLE | State.REVOKED | State.DENIED | State.LAPSED:
                 return grant
-        with self.store.transaction() as tx:
+        with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
             tx.save(ended, self.record(kind, grant.id, why=why))
         self.wake()
         return ended

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from controlplane.grants.revoke import RevokeGrant
+from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
@@ -22,7 +23,7 @@ class ReapGrant:
     def __call__(self, grant: Grant) -> Grant:
         """The grant after whatever was due. Losing a race to somebody else's move is fine: that move stands.
 
-        Raises: StoreUnavailableError: nothing was decided; it stays due.
+        Raises: StoreUnavailableError: nothing was saved, and it stays due; what had to end, Vault was asked to revoke.
         """
         try:
             return self._reap(grant)
@@ -71,6 +72,6 @@ class ReapGrant:
     def _end(self, grant: Grant, why: Why) -> Grant:
         now = self.clock.now()
         ending = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
-        with self.store.transaction() as tx:
+        with ending_all_the_same(self.revoke.leases, grant), self.store.transaction() as tx:
             tx.save(ending, self.record(Kind.GRANT_ENDED, grant.id, why=why))
         return ending

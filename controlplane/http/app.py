@@ -22,6 +22,7 @@ from controlplane.http import (
 from controlplane.http.envelope import Envelope
 from controlplane.http.intake import Intake
 from controlplane.http.rates import Rates, rates
+from controlplane.http.waiting import Waiters
 from controlplane.wiring import ControlPlane
 from controlplane.world import RandomIds
 
@@ -64,6 +65,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     )
     app.state.plane = plane
     app.state.rates = limits or rates()
+    app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
     for part in (grants, approvals, reviews, entitlements, freezes, audit, health):

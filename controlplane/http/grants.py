@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-import anyio
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
 from controlplane.grants.issue import Delivered
 from controlplane.http.answers import GRANT_ID, Explained, Grants, OneGrant, Requested, ShownGrant
@@ -43,7 +41,6 @@ from controlplane.wiring import ControlPlane
 
 router = APIRouter(prefix="/v1/grants", tags=["grants"])
 
-_LOOK_EVERY: Final = 0.02  # seconds
 _AT_OTHERS: Final = frozenset({State.PENDING, State.ISSUING, State.REVOKING})
 """States in which somebody else has to do something: people, or we."""
 
@@ -168,19 +165,26 @@ def list_grants(
 
 @router.get("/{id}", responses=answers({200: ShownGrant}, NotFoundError), response_model=None)
 async def show_grant(
-    id: Id, plane: Plane, who: Caller, standing: Stands, wait: Span | None = None
+    id: Id, *, request: Request, plane: Plane, who: Caller, standing: Stands, wait: Span | None = None
 ) -> dict[str, JsonValue]:
     """A grant that the caller may see, with its leases and its receipt, or one that waits for the caller's approval.
 
     With `?wait=30s` (a minute at most) the answer comes once it does not wait for anybody else: not `pending`,
-    `issuing` or `revoking`. Any other grant is unknown.
+    `issuing` or `revoking`; at once where too many wait already. Any other grant is unknown.
     """
+
+    def look() -> tuple[Grant, Sequence[Lease]]:
+        return _look(plane, who, GrantId(id), standing)
+
     grant, leases = await until(
-        lambda: _look(plane, who, GrantId(id), standing),
+        look,
         lambda seen: seen[0].state not in _AT_OTHERS,
+        seen=await in_thread(request, look),
+        waiters=request.app.state.waiters,
+        whose=who.workload,
         patience=seconds(wait),
     )
-    decided = await run_in_threadpool(decided_json, plane, grant)
+    decided = await in_thread(request, decided_json, plane, grant)
     return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases], **decided}
 
 
@@ -192,14 +196,18 @@ _FINISHED = answers({202: OneGrant}, NotFoundError, LostRaceError)
 async def finish_grant(
     id: Id, *, request: Request, plane: Plane, who: Caller, finish: Finish = _COMPLETED, wait: Span | None = None
 ) -> JSONResponse:
-    """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt."""
-    patience = seconds(wait)
-    why = Why(finish.outcome)
-    grant = await in_thread(request, plane.finish, who, GrantId(id), why)
-    with anyio.move_on_after(patience):
-        while patience and grant.open:
-            await anyio.sleep(_LOOK_EVERY)
-            grant = (await run_in_threadpool(_look, plane, who, grant.id))[0]
+    """End a grant. The answer is `revoking`; with `?wait=10s` it waits for `revoked` and its receipt.
+
+    Where too many wait already, the answer comes at once; the grant ends all the same.
+    """
+    grant = await until(
+        lambda: _look(plane, who, GrantId(id))[0],
+        lambda seen: not seen.open,
+        seen=await in_thread(request, plane.finish, who, GrantId(id), Why(finish.outcome)),
+        waiters=request.app.state.waiters,
+        whose=who.workload,
+        patience=seconds(wait),
+    )
     return JSONResponse({"grant": grant_json(grant)}, 202)
 
 

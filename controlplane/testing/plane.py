@@ -170,7 +170,7 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
-        self.finish = FinishGrant(clock=self.clock, record=record, store=store_, wake=self._wake)
+        self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
         self.watch = Watch(
             clock=self.clock,
             record=record,

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from controlplane.http import intake, rates, refusals, wire
+from controlplane.http import intake, rates, refusals, waiting, wire
 from controlplane.model import errors
 from controlplane.model.errors import ControlPlaneError
 from controlplane.settings import ApiSettings
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ROW: Final = re.compile(r"^\| `([a-z-]+)` \| (\d{3})? ?\| \S", re.MULTILINE)
+
+_WORDS: Final = {10: "Ten"}
 
 
 def kinds(kind: type[ControlPlaneError] = ControlPlaneError) -> Iterator[type[ControlPlaneError]]:
@@ -43,6 +45,7 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
         f"{wire.HEAD_WITHIN:g} seconds for the headers",
         f"of more than {wire.MOST_UNHEARD} such",
         f"The {rates.MOST_BUCKETS:_} used last".replace("_", " "),
+        f"{_WORDS[waiting.MOST_OF_ONE]} requests of one workload wait at a time, and {waiting.MOST_OF_ALL} of all",
         f"`{ApiSettings().rate}` is twenty a second",
     ):
         assert said in " ".join(PAGE.split()), said

@@ -1,6 +1,7 @@
 """Keys that are fetched: how fresh they are, how often the issuer is asked, and what holds while it is down."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -157,6 +158,8 @@ def test_j32_while_the_issuer_is_down_known_keys_work_until_they_are_stale(
         store.candidates("ES256", issuer.keys[0].kid)
     network.broken = False
     network.pass_by(COOL_DOWN)
+    knows(store, issuer.keys[0])  # asks
+    background_fetch_ends()
     assert knows(store, issuer.keys[0])
 
 
@@ -173,6 +176,23 @@ def test_j32_nobody_waits_for_an_issuer_that_is_known_to_be_down(
     network.gate.set()
     background_fetch_ends()
     assert network.fetches == 3
+
+
+def test_j32_nobody_waits_for_a_hanging_issuer_whose_keys_were_never_had(
+    store: DiscoveredKeys, network: Network, issuer: FakeIssuer
+) -> None:  # A19, A21
+    network.broken = True
+    assert not knows(store, issuer.keys[0])  # asked, and did not answer
+    network.gate.clear()  # from now on whoever waits waits long
+    network.pass_by(COOL_DOWN)
+    began = time.monotonic()
+    assert at_once(50, lambda: knows(store, issuer.keys[0])) == [False] * 50
+    assert time.monotonic() - began < 5  # seconds; who waits for this issuer waits eleven
+    assert network.fetches == 2
+    network.broken = False
+    network.gate.set()
+    background_fetch_ends()
+    assert knows(store, issuer.keys[0])
 
 
 def test_j32_an_unknown_key_is_refused_not_a_fault_while_the_issuer_is_down(
@@ -232,6 +252,8 @@ def test_an_issuer_that_never_answered_is_not_asked_by_every_caller(
     assert network.fetches == 1
     network.broken = False
     network.pass_by(COOL_DOWN)
+    knows(store, issuer.keys[0])  # asks
+    background_fetch_ends()
     assert knows(store, issuer.keys[0])
 
 

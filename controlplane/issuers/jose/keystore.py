@@ -105,8 +105,9 @@ class _Fetched:
 class DiscoveredKeys:
     """The keys that the issuer at `url` publishes now. Thread-safe; many callers at once cause one fetch.
 
-    A known key never waits while keys are younger than LIFETIME, nor while the issuer is down. A new key works
-    within COOL_DOWN, a removed one is refused after LIFETIME (STALE_LIFETIME while the issuer does not answer).
+    A known key never waits while keys are younger than LIFETIME, and nobody waits while the issuer is known to be down:
+    he is refused at once, and the next who asks once it is back is not. A new key works within COOL_DOWN, a removed one
+    is refused after LIFETIME (STALE_LIFETIME while the issuer does not answer).
     Only the configured `url` is ever asked, and a key set of the same origin unless `jwks_uri` pins another.
     Raises: ConfigurationError: `url` or `jwks_uri` is no URL to fetch keys from.
     Source: OpenID Connect Discovery 1.0, 4; RFC 8725 3.10 (no URL from a token is ever followed).
@@ -155,11 +156,11 @@ class DiscoveredKeys:
         fetched = self._fetched
         age = self._monotonic() - fetched.at if fetched else float("inf")
         if age > REFRESH_AFTER.total_seconds():
-            # While the issuer is down nobody waits for it who can do with what is known.
+            # Nobody waits for an issuer that is known to be down: with none of its keys, that would be every caller.
             usable = age <= LIFETIME.total_seconds() or (
                 age <= STALE_LIFETIME.total_seconds() and self._failure is not None
             )
-            self._ask(wait=not usable)
+            self._ask(wait=not usable and self._failure is None)
             fetched = self._fetched
             age = self._monotonic() - fetched.at if fetched else float("inf")
         if fetched is None or age > STALE_LIFETIME.total_seconds():
