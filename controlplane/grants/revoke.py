@@ -97,7 +97,8 @@ class RevokeGrant:
             raise NotGoneError(f"{doubtful[0]} may belong to a grant that is being issued right now")
         if self.clock.now() < settles_at:
             raise NotGoneError("issuing was interrupted: an unseen effect may still appear in Vault")
-        seen = {lease.path for lease in known} | {stray.rpartition("/")[0] for stray in strays}
+        # A stray proves nothing here: it may be that of another grant which was interrupted at the same path.
+        seen = {lease.path for lease in known}
         # Without a token nothing can have been read at all.
         return ended + [self._never_seen(path) for path in grant.paths if read and path not in seen]
 
