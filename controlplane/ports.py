@@ -1,6 +1,6 @@
 """The sockets: what the verbs need of the world, in our words. Every adapter and every fake fits one of these."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -29,6 +29,7 @@ from controlplane.model.lease import (
     TokenFacts,
     Wrapped,
 )
+from controlplane.model.orphan import Epoch, Login, Orphan, OrphanKind, Tally
 from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
@@ -266,8 +267,60 @@ class Transaction(Protocol):
         """Append events that are about no change of a grant."""
         ...
 
+    def find(self, orphan: Orphan, *events: Event) -> bool:
+        """Save an orphan; False, and no event, where it is saved already."""
+        ...
 
-class Store(Protocol):
+    def lay(self, kind: OrphanKind, name: str, *events: Event) -> bool:
+        """Take an orphan off the list; False, and no event, where it is not on it."""
+        ...
+
+
+class Rounds(Protocol):
+    """Work that is done every so often, by one replica at a time."""
+
+    def begin_round(self, name: str, now: datetime, *, hold: timedelta) -> bool:
+        """Whether this caller is to do it now: its time has come, and nobody else has begun within `hold`."""
+        ...
+
+    def end_round(self, name: str, again: datetime, *, mark: int = 0) -> None:
+        """It is done until `again`. `mark` is kept where it is higher than the one before."""
+        ...
+
+    def mark(self, name: str) -> int:
+        """The highest mark of a round that ended; 0 where there is none."""
+        ...
+
+
+class Orphans(Protocol):
+    """What the store says of what is found in Vault and at targets. Raises StoreUnavailableError when it cannot."""
+
+    def held_tokens(self, accessors: Iterable[Accessor]) -> frozenset[Accessor]:
+        """Those among `accessors` that are an open grant's task token."""
+        ...
+
+    def held_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
+        """Those among `ids` that an open grant holds."""
+        ...
+
+    def held_principals(self) -> frozenset[str]:
+        """The principals of all leases that open grants hold."""
+        ...
+
+    def lease(self, id: LeaseId) -> tuple[GrantId, Lease] | None:
+        """A lease that some grant holds, open or not, and which."""
+        ...
+
+    def unsettled(self) -> Sequence[Grant]:
+        """Open grants of which an unseen effect may still appear or lie about: `settles_at` is not None."""
+        ...
+
+    def orphans(self) -> Sequence[Orphan]:
+        """What was found and has not ended, oldest first."""
+        ...
+
+
+class Store(Rounds, Orphans, Protocol):
     """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
@@ -343,6 +396,10 @@ class Store(Protocol):
 
     def forget_tokens(self, now: datetime) -> int:
         """Forget spent tokens whose `until` is `now` or before, some hundred at a time; how many. 0: none is left."""
+        ...
+
+    def tallies(self, *, engines: bool = False) -> Sequence[Tally]:
+        """How many grants are in each open state; with `engines`, only those that end, by engine."""
         ...
 
     def freeze(self, id: FreezeId) -> Freeze | None:
@@ -479,6 +536,51 @@ class Leases(Protocol):
 
     def under(self, path: str) -> Sequence[LeaseId]:
         """Every lease that hangs from credentials read at `path`."""
+        ...
+
+
+class Survey(Protocol):
+    """One look at the server's tokens: every accessor in it, and the task tokens among those that nobody knew."""
+
+    @property
+    def listed(self) -> frozenset[Accessor]:
+        """Every accessor in the server, whoever's."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[TokenFacts]:
+        """The task tokens among the unknown: as many as one look may take, others the next time."""
+        ...
+
+
+class Census(Protocol):
+    """Everything in Vault under our names, whoever made it.
+
+    Every method raises VaultUnavailableError when the outcome is unknown, VaultRefusedError on 403 and 404.
+    """
+
+    def survey(self, known: Callable[[Sequence[Accessor]], frozenset[Accessor]]) -> Survey:
+        """Look at the tokens that `known` does not give back. Takes its time, so that no login is disturbed."""
+        ...
+
+    def places(self) -> Sequence[str]:
+        """Every path of ours under which a lease hangs, of any revision; the prober's own are not among them."""
+        ...
+
+    def epoch(self) -> Epoch | None:
+        """What was noted last, None where nothing was."""
+        ...
+
+    def note(self, epoch: Epoch) -> None:
+        """Note how far the store is. Repeating it changes nothing."""
+        ...
+
+
+class Roster(Protocol):
+    """Who can log in to one kind of target."""
+
+    def logins(self, target: str) -> Sequence[Login]:
+        """Every member of a group role of ours. Raises: TargetUnavailableError: no answer."""
         ...
 
 

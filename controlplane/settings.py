@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Final, Literal
@@ -61,6 +61,8 @@ class ApiSettings(_Section):
     """How often one workload may ask, in this process: its bucket holds the count and fills up in the span."""
     ending_rate: Rate = parse_rate("6000/m")
     """The same for what ends access, in a bucket of its own."""
+    monitoring: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+    """Networks that `/metrics` is shown to."""
 
 
 class StoreSettings(_Section):
@@ -165,6 +167,9 @@ class WorkerSettings(_Section):
     threads: int = Field(default=4, ge=1, le=64)
     hold: Duration = timedelta(seconds=60)
     """How long a claimed grant is left to its claimer; a worker that died is taken over after this."""
+    reconcile: Duration | Literal["off"] = timedelta(seconds=10)
+    """The pause between two comparisons of Vault with the store. `off` only where another control plane, with a store
+    of its own, uses the same prefix and mounts: then nothing finds orphans or a restored store."""
 
 
 class Settings(BaseSettings):
@@ -296,6 +301,11 @@ def bao_program() -> Path | None:
 def dev_addresses() -> frozenset[str]:
     """`SHORTHOLD_DEV_ADDRESSES`: the embedded servers that an evaluated `dev env` named, of any project, maybe gone."""
     return frozenset(os.environ.get(DEV_ADDRESSES, "").split())
+
+
+def environment_with(**more: str) -> dict[str, str]:
+    """This process's environment and `more`, for a process of ours that is started by it."""
+    return {**os.environ, **more}
 
 
 def forget_environment() -> None:

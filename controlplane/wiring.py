@@ -1,7 +1,8 @@
 """The composition root: settings in, a control plane out. Nobody else knows an adapter."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -13,12 +14,15 @@ from controlplane.engines import engines
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
+from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
+from controlplane.grants.reconcile import Reconcile
 from controlplane.grants.request import RequestGrant, in_step
+from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
@@ -36,6 +40,7 @@ from controlplane.keys import audit as audit_key
 from controlplane.keys import private_file
 from controlplane.keys.files import load, load_or_create
 from controlplane.keys.receipts import receipt_keys
+from controlplane.metrics import Metrics
 from controlplane.model.access import AccessRule
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import (
@@ -54,6 +59,7 @@ from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
+from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
@@ -68,6 +74,8 @@ from controlplane.world import RandomIds, SystemClock
 
 TASK_KEY = "task.pem"
 _LOOK = timedelta(seconds=2)
+_ROUND = timedelta(minutes=2)
+"""How long a round of the reconciler may take before another replica begins one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +104,16 @@ class ControlPlane:
     task_key: Mapping[str, str]
     receipt_keys: Sequence[Mapping[str, str]]
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
+    monitoring: Sequence[IPv4Network | IPv6Network]
+    metrics: Metrics
     access: Sequence[AccessRule]
     store: SqlStore
     vault: VaultClient
     session: JwtSession
     skew: Skew
     postgresql: PostgresqlProber
+    epochs: Epochs
+    restore: Restore
 
     def missing(self) -> Mapping[str, str]:
         """What stands in the way of a grant now, and why; empty when nothing does."""
@@ -149,7 +161,9 @@ def wire(settings: Settings) -> ControlPlane:
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
-    postgresql = PostgresqlProber(_addresses(settings), _ProberLogins(broker, settings.vault, clock), clock)
+    postgresql = PostgresqlProber(
+        _addresses(settings), _ProberLogins(broker, settings.vault, clock), clock, prefix=layout.prefix
+    )
     probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
     revoke = RevokeGrant(
         clock=clock,
@@ -161,13 +175,33 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
     )
+    metrics = Metrics(clock=clock, store=store)
+    broker.transport.observe = metrics.vault_call
+    census = VaultCensus(layout, broker, logins)
+    epochs = Epochs(clock=clock, record=record, store=store, census=census)
+    compare = None if settings.worker.reconcile == "off" else settings.worker.reconcile
+    reconcile = Reconcile(
+        clock=clock,
+        record=record,
+        store=store,
+        logins=logins,
+        leases=leases,
+        census=census,
+        epochs=epochs,
+        probers=probers,
+        rosters=dict.fromkeys(settings.targets, postgresql),
+        every=compare or timedelta(0),
+        hold=_ROUND,
+    )
     worker = Worker(
         store=store,
         clock=clock,
-        reap=ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke),
+        reap=metrics.reaping(ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke)),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
         hold=settings.worker.hold,
+        reconcile=reconcile if compare else None,
+        every=compare or timedelta(0),
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
@@ -209,6 +243,7 @@ def wire(settings: Settings) -> ControlPlane:
         issuing_within=settings.vault.issuing_within,
         skew=skew,
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
+        gate=epochs.gate if compare else _open,
     )
     access = _access(settings)
     watch = Watch(
@@ -241,6 +276,7 @@ def wire(settings: Settings) -> ControlPlane:
             issuing_within=request.issuing_within,
             settling=request.settling,
             skew=skew,
+            gate=request.gate,
         ),
         review=ReviewGrant(clock=clock, record=record, store=store),
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
@@ -254,13 +290,31 @@ def wire(settings: Settings) -> ControlPlane:
         task_key=signer.jwk,
         receipt_keys=receipts.public,
         trusted_proxies=settings.api.trusted_proxies,
+        monitoring=settings.api.monitoring,
+        metrics=metrics,
         access=access,
         store=store,
         vault=broker,
         session=session,
         skew=skew,
         postgresql=postgresql,
+        epochs=epochs,
+        restore=Restore(
+            clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling
+        ),
     )
+
+
+@contextmanager
+def identity_client(vault: VaultSettings, identity: VaultIdentity) -> Generator[VaultClient]:
+    """One of our identities at Vault, for as long as the block lasts."""
+    session = _session(vault, identity, "vault.sync")
+    client = VaultClient(_server(vault), session)
+    try:
+        yield client
+    finally:
+        client.close()
+        session.close()
 
 
 def sync_roles(vault: VaultSettings) -> Roles:
@@ -291,6 +345,10 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
+def _open() -> None:
+    """No gate: somebody else guards this store."""
 
 
 def _always(token: Secret) -> TokenSource:

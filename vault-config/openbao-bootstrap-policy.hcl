@@ -30,6 +30,10 @@ path "sys/policies/acl/*" {
   capabilities = ["create", "read", "update", "delete", "list"]
 }
 
+path "identity/entity/name/shorthold*" {
+  capabilities = ["create", "read", "update"]
+}
+
 path "database/config" {
   capabilities = ["list"]
 }

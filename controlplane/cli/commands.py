@@ -10,6 +10,7 @@ from controlplane import __version__
 
 COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
+    "doctor": "Is everything all right, and what to do if not.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
     "grant": "Request, collect, show and finish grants; approve, deny, review.",

@@ -1,8 +1,11 @@
 """`shorthold serve`: the control plane itself."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    import socket
 
 _BACKLOG: Final = 1024
 """Connections that wait to be accepted: more than one burst of half-open ones."""
@@ -12,17 +15,28 @@ _BACKLOG: Final = 1024
 @click.option("--host", default=None, help="Address to listen on; loopback unless you say otherwise.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port to listen on.")
 @click.option("--worker/--no-worker", default=True, show_default=True, help="Also work through what is due.")
-def serve(host: str | None, port: int | None, worker: bool) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes share the listening socket; more than one needs PostgreSQL as the store.",
+)
+@click.option("--socket", "inherited", type=int, default=None, hidden=True, help="The file number of a listener.")
+def serve(host: str | None, port: int | None, worker: bool, workers: int, inherited: int | None) -> None:
     """Run the HTTP API and the worker until SIGTERM; what is at hand is finished first.
+
+    With --workers N it is N processes, each with a worker of its own; one that dies is started anew.
 
     \b
     Examples:
       shorthold serve
       SHORTHOLD_CONFIG=/etc/shorthold/shorthold.toml shorthold serve --no-worker
+      SHORTHOLD_STORE__URL=postgresql://db.acme.example/shorthold shorthold serve --workers 4
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
-    import errno
     import resource
     import socket
+    import sys
     from types import FrameType
 
     import uvicorn
@@ -41,15 +55,18 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # credentials pass through this memory: it is never dumped
     configure()
     address = (host or settings.api.host, settings.api.port if port is None else port)
-    try:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        listener = socket.create_server(address, family=family, backlog=_BACKLOG)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
+    if workers > 1 and settings.store.url.startswith("sqlite"):
         raise ConfigurationError(
-            f"cannot listen on {address[0]}:{address[1]}: {'the port is taken' if taken else error.strerror}"
-        ) from None
+            "--workers needs PostgreSQL as store.url: SQLite has one writer, for which processes would only queue"
+        )
+    listener = _listen(*address) if inherited is None else socket.socket(fileno=inherited)
     allow_many_files()
+    if workers > 1:
+        from controlplane.cli.replicas import Replicas, command
+
+        wire(settings).close()  # keys and tables are made once, and what is wrong is said once
+        with listener:
+            sys.exit(Replicas(command(worker=worker), listener, workers).run())
     plane = wire(settings)
     plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
     limits = rates(settings.api.rate, settings.api.ending_rate)
@@ -82,3 +99,19 @@ def serve(host: str | None, port: int | None, worker: bool) -> None:
 
     with listener:
         Telling(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> "socket.socket":
+    import errno
+    import socket
+
+    from controlplane.model.errors import ConfigurationError
+
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {'the port is taken' if taken else error.strerror}"
+        ) from None

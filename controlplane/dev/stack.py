@@ -2,9 +2,9 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -46,10 +46,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """The stack of the project in `project`; `say` gets a sentence for every step."""
+    """The stack of the project in `project`; `say` gets a sentence for every step.
+
+    `settings` are for its control plane, on top of its configuration, as environment names: `SHORTHOLD_WORKER__TICK`.
+    """
 
     project: Path
     say: Callable[[str], None]
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def home(self) -> Home:
@@ -116,7 +120,7 @@ class Stack:
             self.serve.start(
                 [sys.executable, "-m", "controlplane", "serve"],
                 cwd=self.home.directory,
-                environment={"SHORTHOLD_CONFIG": str(configuration_file(self.home))},
+                environment={"SHORTHOLD_CONFIG": str(configuration_file(self.home)), **self.settings},
             )
             self.serve.wait(self._serves, _READY)
         self._told(not runs, f"the control plane at {self.api}", self.serve)

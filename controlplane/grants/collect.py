@@ -1,6 +1,6 @@
 """Collect an approved grant: decide everything anew, and only then issue it, once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -42,6 +42,7 @@ class CollectGrant:
     issuing_within: timedelta
     settling: timedelta
     skew: Skew
+    gate: Callable[[], None]
 
     def __call__(self, who: VerifiedClaims, id: GrantId, *, address: Address | None = None) -> Delivered:
         """Issue what was approved, as it was approved, to any token of the workload with no approver behind it.
@@ -51,11 +52,13 @@ class CollectGrant:
             NotApprovedYetError: people still have to agree.
             LapsedError: too late, or what was approved is not so any more; DeniedError: somebody said no.
             IllegalTransitionError: it was collected before.
+            StoreBehindError: the store was restored from a backup; nothing was decided.
             DeniedError, OverBudgetError, FrozenError: a decision says no now, or who collects is one of those who
                 agreed; the grant stays approved.
             ClockOffError: no deadline that this machine reckons could be relied on; the grant stays approved.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
+        self.gate()
         for left in reversed(range(_TRIES)):
             try:
                 issuing, compiled, reasons = self._collect(who, id, address)

@@ -1,6 +1,6 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -41,7 +41,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestGrant:
-    """From a wish to a grant. `issuing_within` bounds issuing; `settling` is when a late effect must show."""
+    """From a wish to a grant. `issuing_within` bounds issuing; `settling` is when a late effect must show.
+
+    `gate` raises while nothing may be granted at all.
+    """
 
     clock: Clock
     ids: Ids
@@ -55,6 +58,7 @@ class RequestGrant:
     issuing_within: timedelta
     settling: timedelta
     skew: Skew
+    gate: Callable[[], None]
     replays: Rejections = field(default_factory=Rejections)
 
     def __call__(
@@ -71,6 +75,7 @@ class RequestGrant:
             ClockOffError: no deadline that this machine reckons could be relied on.
             ConflictError: the key was used for another request.
             TokenReplayedError: a single-use token asked for another grant before; nothing was made.
+            StoreBehindError: the store was restored from a backup; nothing was decided.
             VaultUnavailableError, VaultRefusedError, NotSyncedError: see `IssueGrant`.
         """
         if key is None and who.single_use is None:
@@ -78,6 +83,7 @@ class RequestGrant:
         if key is not None and (grant := self.store.asked_before(who.workload, key)):
             return self._again(grant, asked)
         in_step(self.skew)
+        self.gate()
         compiled = self.entitlements.get(asked.entitlement)
         try:
             decision, grant = self._decide(who, asked, compiled, key=key, address=address)

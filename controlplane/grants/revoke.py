@@ -160,10 +160,13 @@ class RevokeGrant:
             found = self.leases.under(path)
             # In this order: whoever made one of these leases is issuing still, or has saved it by now.
             rivals = self.store.grants(entitlement=grant.entitlement, states=[State.ISSUING], limit=_MANY)
+            adopted = [other for other in self.store.unsettled() if other.state is State.ACTIVE and path in other.paths]
             for lease in sorted(set(found) - self.store.known_leases(found)):
                 facts = self.leases.facts(lease)
                 if facts is None or not earliest <= facts.issued_at <= latest:
                     continue
+                if any(other.requested_at <= facts.issued_at + _CLOCK_SKEW for other in adopted):
+                    continue  # it may be that one's, and ends with it at the latest
                 rivalled = any(
                     path in rival.paths and rival.requested_at <= facts.issued_at + _CLOCK_SKEW for rival in rivals
                 )

@@ -15,6 +15,7 @@ from controlplane.http import (
     freezes,
     grants,
     health,
+    metrics,
     problems,
     reviews,
     threads,
@@ -68,10 +69,11 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, approvals, reviews, entitlements, freezes, audit, health):
+    for part in (grants, approvals, reviews, entitlements, freezes, audit, health, metrics):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)
     app.add_middleware(Intake)
     app.add_middleware(Envelope, new_id=RandomIds().new)
+    app.add_middleware(metrics.Measured, metrics=plane.metrics)
     return app

@@ -20,6 +20,7 @@ from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Text
 from controlplane.model.errors import (
+    ClockOffError,
     ConflictError,
     DeniedError,
     FrozenError,
@@ -28,6 +29,7 @@ from controlplane.model.errors import (
     NotFoundError,
     NotSyncedError,
     OverBudgetError,
+    StoreBehindError,
     TokenReplayedError,
     UnexpectedTokenError,
     VaultRefusedError,
@@ -55,6 +57,8 @@ ISSUES = (
     UnexpectedTokenError,
     VaultUnavailableError,
     NotSyncedError,
+    ClockOffError,
+    StoreBehindError,
 )
 """What whatever issues a credential may answer."""
 

@@ -257,6 +257,13 @@ class StoreUnavailableError(ControlPlaneError):
     hint = "Check store.url, the disk and the database; a running control plane goes on by itself when it is back."
 
 
+class StoreBehindError(ControlPlaneError):
+    """The store is older than Vault remembers it: restored from a backup, or lost. Nothing is granted."""
+
+    code, status, exit_status = "store-behind", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "An operator looks with `shorthold doctor restore` and decides; revoking goes on meanwhile."
+
+
 class TargetUnavailableError(ControlPlaneError):
     """The target did not answer when asked whether a credential is gone: so it counts as not gone."""
 

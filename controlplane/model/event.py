@@ -31,6 +31,11 @@ class Kind(StrEnum):
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"
     GRANT_REVOKED = "grant.revoked"  # proved
+    ORPHAN_FOUND = "orphan.found"  # a token, lease or login of ours that no open grant covers
+    ORPHAN_ENDED = "orphan.ended"
+    RESTORE_FOUND = "restore.found"  # the store, or Vault, is older than the other one remembers
+    RESTORE_CONFIRMED = "restore.confirmed"  # an operator looked at it and decided
+    GRANT_ADOPTED = "grant.adopted"  # taken over from Vault after a restore
     SELECTION_FROZEN = "selection.frozen"
     THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
     SELECTION_THAWED = "selection.thawed"

@@ -72,6 +72,7 @@ class Why(StrEnum):
     INTERRUPTED = "interrupted"  # issuing did not come to its end; what it made is unknown
     FROZEN = "frozen"  # a freeze came while it was being issued: its agent got nothing
     REFUSED = "refused"  # Vault said no to the login: nothing was made
+    LOST = "lost"  # Vault does not know its token any more: somebody ended it there, or Vault was restored
     CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
 
 

@@ -3,15 +3,17 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
 
 import psycopg
 
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.lease import Evidence, Target
+from controlplane.model.orphan import Login
 from controlplane.model.secret import Secret
 from controlplane.ports import Clock
 
@@ -28,6 +30,26 @@ _QUESTION = """
     SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = %(principal)s),
            (SELECT count(*) FROM pg_catalog.pg_stat_activity
              WHERE usename = %(principal)s OR (usename IS NULL AND usesysid IS NOT NULL AND usesysid <> 0))
+"""
+
+
+# Members of group roles of ours, but for the management user, who may grant them on.
+# Source: PostgreSQL docs, pg_auth_members; every login may read it.
+_ROSTER = """
+    SELECT member.rolname, grouped.rolname, nullif(member.rolvaliduntil, 'infinity'),
+           (SELECT count(*) FROM pg_catalog.pg_stat_activity AS activity WHERE activity.usesysid = member.oid)
+      FROM pg_catalog.pg_auth_members AS held
+      JOIN pg_catalog.pg_roles AS grouped ON grouped.oid = held.roleid
+      JOIN pg_catalog.pg_roles AS member ON member.oid = held.member
+     WHERE grouped.rolname ~ %(groups)s AND NOT grouped.rolcanlogin AND NOT held.admin_option
+       AND NOT member.rolcreaterole
+     ORDER BY 1, 2
+"""
+
+
+_CHEAP = """
+    SELECT rolname FROM pg_catalog.pg_roles
+     WHERE rolcreaterole AND NOT rolsuper AND 'scram_iterations=1' = ANY (rolconfig)
 """
 
 
@@ -53,8 +75,16 @@ class Address:
 class PostgresqlProber:
     """Fits `ports.Prober`. One connection per target, opened when first asked and kept; safe for threads."""
 
-    def __init__(self, addresses: Mapping[str, Address], login: Callable[[str], ProberLogin], clock: Clock) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, Address],
+        login: Callable[[str], ProberLogin],
+        clock: Clock,
+        *,
+        prefix: str = "sh",
+    ) -> None:
         self._lines = {name: _Line(name, address, login, clock) for name, address in addresses.items()}
+        self._groups = f"^{prefix}-[a-z][a-z0-9-]*-[0-9a-f]{{8}}-[a-z][a-z0-9-]*$"
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
         """Whether no role of that name exists and no session of it is open, anywhere in the server.
@@ -62,14 +92,31 @@ class PostgresqlProber:
         Raises: TargetUnavailableError: not configured, no login, or no answer in time; never counts as gone.
         """
         del issued_at  # a user name is never used twice
-        line = self._lines.get(target.name)
-        if line is None:
-            raise TargetUnavailableError(f"no target called {target.name} is configured, so nobody can ask it")
-        roles, sessions = line.ask(principal)
+        ((roles, sessions),) = self._line(target.name).ask(_QUESTION, {"principal": principal})
         return Evidence(
             gone=not roles and not sessions,
             detail=f"postgresql {target.name}: {roles or 'no'} role {principal}, {sessions or 'no'} open session",
         )
+
+    def logins(self, target: str) -> Sequence[Login]:
+        """Every member of a group role of ours, in the whole server that `target` is a database of.
+
+        Raises: TargetUnavailableError: not configured, no login, or no answer in time.
+        """
+        return [
+            Login(name=name, group=group, valid_until=_instant(until), sessions=sessions)
+            for name, group, until, sessions in self._line(target).ask(_ROSTER, {"groups": self._groups})
+        ]
+
+    def hashes_cheaply(self, target: str) -> bool:
+        """Whether somebody who may create logins there has `scram_iterations = 1` (docs/adr/0008)."""
+        return bool(self._line(target).ask(_CHEAP, {}))
+
+    def _line(self, target: str) -> "_Line":
+        line = self._lines.get(target)
+        if line is None:
+            raise TargetUnavailableError(f"no target called {target} is configured, so nobody can ask it")
+        return line
 
     def close(self) -> None:
         """Close every connection."""
@@ -88,17 +135,17 @@ class _Line:
         self._login_at: datetime | None = None
         self._worked = False
 
-    def ask(self, principal: str) -> tuple[int, int]:
+    def ask(self, question: LiteralString, values: Mapping[str, str]) -> Sequence[tuple[Any, ...]]:
         with self._alone():
             kept = self._connection is not None
             try:
-                return self._ask(principal)
+                return self._ask(question, values)
             except psycopg.Error as error:
                 self._drop()
                 if not kept:
                     raise self._unavailable(error) from None
             try:  # the kept connection had died: ask once more on a new one
-                return self._ask(principal)
+                return self._ask(question, values)
             except psycopg.Error as error:
                 self._drop()
                 raise self._unavailable(error) from None
@@ -118,13 +165,10 @@ class _Line:
         finally:
             self._lock.release()
 
-    def _ask(self, principal: str) -> tuple[int, int]:
+    def _ask(self, question: LiteralString, values: Mapping[str, str]) -> Sequence[tuple[Any, ...]]:
         connection = self._connected()
         with _cut_after(connection, _TIMEOUT):
-            row = connection.execute(_QUESTION, {"principal": principal}).fetchone()
-        if row is None:
-            raise psycopg.DataError("no row")
-        return int(row[0]), int(row[1])
+            return connection.execute(question, values).fetchall()
 
     def _connected(self) -> psycopg.Connection:
         now = self._clock.now()
@@ -164,6 +208,10 @@ class _Line:
     def _unavailable(self, error: psycopg.Error) -> TargetUnavailableError:
         # libpq's own words may quote the connection string; the class says enough.
         return TargetUnavailableError(f"postgresql {self._name} did not answer ({type(error).__name__})")
+
+
+def _instant(until: datetime | None) -> datetime | None:
+    return None if until is None else until.astimezone(UTC)
 
 
 @contextmanager

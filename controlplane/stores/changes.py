@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Dialect, bindparam, insert, select, update
+from sqlalchemy import Connection, Dialect, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.audit.chain import extend, is_sealed
@@ -16,6 +16,7 @@ from controlplane.model.freeze import Freeze
 from controlplane.model.grant import TERMINAL, Grant, GrantId
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
+from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
@@ -24,12 +25,13 @@ from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
 from controlplane.stores.prepared import Prepared
-from controlplane.stores.schema import audit_head, events, grants, leases, tokens
+from controlplane.stores.schema import audit_head, events, grants, leases, orphans, tokens
 
 _SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
 _HOLDER = select(leases.c.grant_id).where(leases.c.id == bindparam("its_id"))
 # On PostgreSQL the row's lock makes writers of the chain follow each other; SQLite has one writer anyway.
 _HEAD = select(audit_head.c.seq, audit_head.c.mac, audit_head.c.seal).with_for_update()
+_LAY = delete(orphans).where(orphans.c.kind == bindparam("its_kind"), orphans.c.name == bindparam("its_name"))
 _FREE: Final = {"held_by": None, "held_until": None}
 
 
@@ -43,6 +45,7 @@ class Statements:
         self.add_lease = Prepared(insert_(leases).on_conflict_do_nothing(index_elements=["id"]), dialect)
         spent = insert_(tokens).on_conflict_do_nothing(index_elements=["issuer", "id"])
         self.spend = Prepared(spent, dialect)
+        self.find = Prepared(insert_(orphans).on_conflict_do_nothing(index_elements=["kind", "name"]), dialect)
         self.holder = Prepared(_HOLDER, dialect)
         self.freezes = FreezeStatements(dialect)
         self.head = Prepared(_HEAD, dialect)
@@ -147,6 +150,20 @@ class Changes:
         """Append events that are about no change of a grant."""
         with self._step():
             self._events += events
+
+    def find(self, orphan: Orphan, *events: Event) -> bool:
+        """Save an orphan; False, and no event, where it is saved already."""
+        with self._step():
+            new = self._say.find.run(self._connection, rows.orphan_row(orphan)) == 1
+            self._events += events if new else ()
+            return new
+
+    def lay(self, kind: OrphanKind, name: str, *events: Event) -> bool:
+        """Take an orphan off the list; False, and no event, where it is not on it."""
+        with self._step():
+            gone = self._connection.execute(_LAY, {"its_kind": kind.value, "its_name": name}).rowcount == 1
+            self._events += events if gone else ()
+            return gone
 
     def seal(self) -> None:
         """Chain the events. The chain comes last so that its lock is held shortest, and once a transaction."""

@@ -12,6 +12,7 @@ from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Why
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
+from controlplane.model.orphan import Orphan, OrphanKind
 
 
 def grant_row(grant: Grant) -> dict[str, Any]:
@@ -130,6 +131,30 @@ def lease(row: Row[*tuple[Any, ...]]) -> Lease:
         principal=row.principal,
         issued_at=row.issued_at,
         expires_at=row.expires_at,
+    )
+
+
+def orphan_row(orphan: Orphan) -> dict[str, Any]:
+    """Every column of an orphan."""
+    return {
+        "kind": orphan.kind.value,
+        "name": orphan.name,
+        "place": orphan.place,
+        "grant_id": orphan.grant,
+        "detail": orphan.detail,
+        "found_at": orphan.found_at,
+    }
+
+
+def orphan(row: Row[*tuple[Any, ...]]) -> Orphan:
+    """The orphan of a row of `orphans`."""
+    return Orphan(
+        kind=OrphanKind(row.kind),
+        name=row.name,
+        place=row.place,
+        grant=None if row.grant_id is None else GrantId(row.grant_id),
+        detail=row.detail,
+        found_at=row.found_at,
     )
 
 

@@ -32,6 +32,7 @@ from typing_extensions import override
 
 from controlplane.model.canonical import instant
 from controlplane.model.grant import TERMINAL, State
+from controlplane.model.orphan import OrphanKind
 
 metadata = MetaData()
 
@@ -90,6 +91,7 @@ def _said(sentence: str, sql: str) -> CheckConstraint:
 
 OPEN: Final = f"state NOT IN ({_words(TERMINAL)})"
 """A grant that has not ended. Word for word in index and question: else neither database uses the one for the other."""
+_KINDS: Final = ", ".join(f"'{kind.value}'" for kind in sorted(OrphanKind))
 _ENDING: Final = frozenset({State.REVOKING, State.IRREVOCABLE, State.REVOKED})
 
 grants: Final = Table(
@@ -173,6 +175,7 @@ Index(
     sqlite_where=text(OPEN),
     postgresql_where=text(OPEN),
 )
+Index("open_grants_by_accessor", grants.c.accessor, sqlite_where=text(OPEN), postgresql_where=text(OPEN))
 PENDING: Final = text("state = 'pending'")
 """Word for word in `stores/approvals.py`, so that its questions use the indexes on what waits for people."""
 Index("pending_grants_by_age", grants.c.requested_at, grants.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
@@ -213,6 +216,26 @@ tokens: Final = Table(
     Column("keep_until", Instant, nullable=False),
 )
 Index("tokens_by_end", tokens.c.keep_until)
+
+orphans: Final = Table(
+    "orphans",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("place", Text, nullable=False),
+    Column("grant_id", Text),  # what it says of itself: no such grant need exist
+    Column("detail", Text, nullable=False),
+    Column("found_at", Instant, nullable=False),
+    _said("an_orphan_has_a_known_kind", f"kind IN ({_KINDS})"),
+)
+
+rounds: Final = Table(
+    "rounds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("next_at", Instant, nullable=False),
+    Column("mark", BigInteger, nullable=False),
+)
 
 approvals: Final = Table(
     "approvals",

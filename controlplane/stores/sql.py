@@ -2,10 +2,9 @@
 
 import secrets
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
 
 from sqlalchemy import (
     URL,
@@ -13,7 +12,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
-    Row,
     and_,
     bindparam,
     delete,
@@ -39,6 +37,7 @@ from controlplane.stores import approvals, freezes, postgresql, reviews, rows, s
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.cursors import SqlCursors
 from controlplane.stores.faults import told
+from controlplane.stores.orphans import OrphanBook, Writing
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
 from controlplane.stores.upgrade import LATEST, upgrade, version
 
@@ -89,26 +88,12 @@ _FORGET = delete(tokens).where(
 _LINKS = EVENTS.where(bindparam("after") < SEQ).order_by(SEQ).limit(bindparam("limit"))
 
 
-class Writer(Protocol):
-    """How one kind of database lets threads write."""
-
-    place: str
-    """Where it is, without a password."""
-
-    def begin(self) -> AbstractContextManager[Connection]:
-        """A transaction that is durable when the block has ended without an exception, and else never was."""
-        ...
-
-    def close(self) -> None:
-        """Close every connection."""
-        ...
-
-
-class SqlStore:
+class SqlStore(OrphanBook):
     """Fits the port Store. Threads and replicas may share the database; each process opens it once."""
 
-    def __init__(self, reading: Engine, writer: Writer, key: Secret) -> None:
-        self._reading, self.writer, self._key = reading, writer, key
+    def __init__(self, reading: Engine, writer: Writing, key: Secret) -> None:
+        super().__init__(reading, writer)
+        self._key = key
         self._statements = Statements(reading.dialect)
         self._holder = secrets.token_hex(8)
         self.cursors = SqlCursors(self._read, self._begin, reading.dialect)
@@ -257,10 +242,6 @@ class SqlStore:
         with self.writer.begin() as connection, told(self.writer.place):
             yield connection
 
-    def _read(self, question: Executable, **values: Any) -> Sequence[Row[*tuple[Any, ...]]]:
-        with told(self.writer.place), self._reading.connect() as connection:
-            return connection.execute(question, values).all()
-
 
 def open_store(url: str, *, audit_key: Secret) -> SqlStore:
     """The store at `url`, made or brought to this release's schema first.
@@ -307,7 +288,7 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _connect(url: URL) -> tuple[Engine, Writer]:
+def _connect(url: URL) -> tuple[Engine, Writing]:
     if url.get_backend_name() == "postgresql":
         return postgresql.open_database(url)
     return sqlite.open_file(Path(url.database or ""))

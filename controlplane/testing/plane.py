@@ -17,12 +17,15 @@ from controlplane.engines import engines
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
+from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
+from controlplane.grants.reconcile import Reconcile
 from controlplane.grants.request import RequestGrant
+from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
@@ -34,6 +37,7 @@ from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
+from controlplane.metrics import Metrics
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
 from controlplane.model.event import Event, Kind
@@ -94,6 +98,7 @@ class FakePlane:
 
     Its policies are the shipped ones, asked for real. `assertions` are the task JWTs it signed, `ahead`
     is how far its clock is ahead of Vault's. It has what `http.app.create_app` needs of a ControlPlane.
+    Like one that has run for a while, it has compared its store with Vault; one that has just `started` has not.
     """
 
     def __init__(
@@ -101,15 +106,18 @@ class FakePlane:
         *entitlements: Compiled,
         store: FakeStore | None = None,
         environment: str | None = None,
+        vault: FakeVault | None = None,
+        clock: FakeClock | None = None,
+        ids: CountingIds | None = None,
         policy: Policy | None = None,
+        started: bool = False,
     ) -> None:
-        self.clock = FakeClock()
-        self.ids = CountingIds()
+        self.clock, self.ids = clock or FakeClock(), ids or CountingIds()
         self.journal = Journal()
-        self.vault = FakeVault(LAYOUT, self.clock)
+        self.vault = vault or FakeVault(LAYOUT, self.clock)
         self.store = store or FakeStore()
         self.issuer = FakeIssuer(name="dev", clock=self.clock)
-        self.entitlements = _Entitlements({compiled.entitlement.name: compiled for compiled in entitlements})
+        self.entitlements = _Entitlements({})
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
         self.assertions: list[Secret] = []
         self.woken = 0
@@ -119,13 +127,14 @@ class FakePlane:
         self.receipt_keys = [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+        self.monitoring: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"),)
+        self.metrics = Metrics(clock=self.clock, store=self.store)
         self.access: tuple[AccessRule, ...] = tuple(
             AccessRule(issuer=self.issuer.name, roles=frozenset({role}), claims={"role": role.value}, groups="groups")
             for role in Role
         )
         for compiled in entitlements:
-            for item in compiled.objects:
-                self.vault.roles.write(item)
+            self.change(compiled)
         store_ = cast("Store", _WatchedStore(self.store, self.journal))
         logins = cast("Logins", _Watched("logins", self.vault.logins, self))
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
@@ -144,6 +153,9 @@ class FakePlane:
             layout=LAYOUT,
             wake=self._wake,
         )
+        self.epochs = Epochs(clock=self.clock, record=record, store=store_, census=self.vault.census)
+        if not started:
+            self.epochs.gate()
         situate = Situate(clock=self.clock, environment=environment)
         self.policy = policy or shipped_policy()
         self.explain = ExplainGrant(
@@ -162,6 +174,7 @@ class FakePlane:
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
             skew=lambda: self.ahead,
+            gate=self.epochs.gate,
         )
         self.show = ShowGrant(store=store_)
         self.who_could = WhoCould(
@@ -193,6 +206,7 @@ class FakePlane:
             issuing_within=ISSUING_WITHIN,
             settling=SETTLING,
             skew=lambda: self.ahead,
+            gate=self.epochs.gate,
         )
         self.review = ReviewGrant(clock=self.clock, record=record, store=store_)
         self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
@@ -210,10 +224,31 @@ class FakePlane:
             pause=lambda span: _none(self.clock.advance(span)),
         )
         self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
+        self.reconcile = Reconcile(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            logins=logins,
+            leases=leases,
+            census=self.vault.census,
+            epochs=self.epochs,
+            probers=self.probers,
+            rosters={"orders": self.vault.target},
+            every=timedelta(seconds=10),
+            hold=timedelta(minutes=2),
+        )
+        self.restore = Restore(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            census=self.vault.census,
+            epochs=self.epochs,
+            settling=SETTLING,
+        )
         self.worker = Worker(
             store=self.store,
             clock=self.clock,
-            reap=self.reap,
+            reap=self.metrics.reaping(self.reap),
             tick=timedelta(milliseconds=20),
             threads=2,
             hold=timedelta(seconds=60),
@@ -258,7 +293,7 @@ class FakePlane:
         again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)
         for grant in (*first, *again):
             try:
-                self.reap(grant)
+                self.metrics.reaping(self.reap)(grant)
             finally:
                 self.store.release(grant.id)
 

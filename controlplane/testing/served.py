@@ -48,6 +48,8 @@ class ServedPlane:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     port: int = field(default_factory=lambda: loopback.free_port(but=set()))
     process: "subprocess.Popen[bytes] | None" = None
+    options: Sequence[str] = ()
+    """Further options of `serve`."""
 
     @property
     def api(self) -> str:
@@ -67,7 +69,14 @@ class ServedPlane:
     @property
     def environment(self) -> dict[str, str]:
         """What it, and a command line that belongs to it, sees."""
-        own = {"STORE__URL": f"sqlite:///{self.store}", "API__PORT": str(self.port), **self.settings}
+        own = {
+            "STORE__URL": f"sqlite:///{self.store}",
+            "API__PORT": str(self.port),
+            # The stack's control plane works under the same prefix, with another store: neither may call the other's
+            # tokens orphans.
+            "WORKER__RECONCILE": "off",
+            **self.settings,
+        }
         return {
             "PATH": os.defpath,
             "HOME": str(self.directory),
@@ -80,8 +89,8 @@ class ServedPlane:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "controlplane", "serve"],
+            self.process = subprocess.Popen(  # noqa: S603 # our own command, with a test's options
+                [sys.executable, "-m", "controlplane", "serve", *self.options],
                 cwd=self.directory,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

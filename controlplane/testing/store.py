@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from typing_extensions import override
+
 from controlplane.audit.chain import GENESIS, extend, seal_head
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
@@ -15,12 +17,14 @@ from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
+from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
 from controlplane.testing import reviews
 from controlplane.testing.clock import START
 from controlplane.testing.cursors import FakeCursors
+from controlplane.testing.orphans import FakeOrphanBook, OrphanKey
 from controlplane.testing.reviews import Reviews
 
 AUDIT_KEY = Secret("5a" * 32)
@@ -35,6 +39,7 @@ class _State:
     leases: dict[LeaseId, tuple[GrantId, Lease]] = field(default_factory=dict[LeaseId, tuple[GrantId, Lease]])
     links: list[Link] = field(default_factory=list[Link])
     tokens: dict[tuple[IssuerName, str], SingleUse] = field(default_factory=dict[tuple[IssuerName, str], SingleUse])
+    orphans: dict[OrphanKey, Orphan] = field(default_factory=dict[OrphanKey, Orphan])
     approvals: dict[GrantId, tuple[GivenApproval, ...]] = field(
         default_factory=dict[GrantId, tuple[GivenApproval, ...]]
     )
@@ -53,6 +58,7 @@ class _State:
             denials=dict(self.denials),
             freezes=dict(self.freezes),
             reviews=dict(self.reviews),
+            orphans=dict(self.orphans),
         )
 
 
@@ -100,10 +106,11 @@ def sample_event(number: int = 1, kind: Kind = Kind.GRANT_ALLOWED, grant: GrantI
     return Event(id=f"ev_{number:024}", at=START, kind=kind, grant=grant, body={"number": number})
 
 
-class FakeStore:
+class FakeStore(FakeOrphanBook):
     """Fits the port Store. Set `down` to a sentence, and everything raises StoreUnavailableError with it."""
 
     def __init__(self, audit_key: Secret = AUDIT_KEY) -> None:
+        super().__init__()
         self.down: str | None = None
         self._key = audit_key
         self._lock = threading.Lock()
@@ -265,6 +272,12 @@ class FakeStore:
         """The sealed head of the chain."""
         return self._seen().head
 
+    def backup(self) -> "FakeStore":
+        """A store as this one is now, as somebody restores it later."""
+        copy = FakeStore(self._key)
+        copy._now, copy._rounds = self._now.copy(), dict(self._rounds)
+        return copy
+
     def events(self) -> Sequence[Event]:
         """Every event there is, oldest first: what a test of a verb looks at."""
         return [link.event for link in self._now.links]
@@ -282,6 +295,7 @@ class FakeStore:
         until = self._holds.get(grant)
         return until is not None and until > now
 
+    @override
     def _seen(self) -> _State:
         self._up()
         return self._now
@@ -428,6 +442,22 @@ class FakeChanges:
         """Append events that are about no change of a grant."""
         with self._step():
             self._events += events
+
+    def find(self, orphan: Orphan, *events: Event) -> bool:
+        """Save an orphan; False, and no event, where it is saved already."""
+        with self._step():
+            if (orphan.kind, orphan.name) in self._draft.orphans:
+                return False
+            self._draft.orphans[orphan.kind, orphan.name] = orphan
+            self._events += events
+            return True
+
+    def lay(self, kind: OrphanKind, name: str, *events: Event) -> bool:
+        """Take an orphan off the list; False, and no event, where it is not on it."""
+        with self._step():
+            gone = self._draft.orphans.pop((kind, name), None) is not None
+            self._events += events if gone else ()
+            return gone
 
     def finished(self) -> Sequence[Event]:
         """The events of a transaction that is not void."""

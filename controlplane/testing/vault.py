@@ -8,7 +8,7 @@ import base64
 import itertools
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -29,6 +29,7 @@ from controlplane.model.lease import (
     TokenFacts,
     Wrapped,
 )
+from controlplane.model.orphan import Epoch, Login
 from controlplane.model.plan import Layout, ObjectKind, VaultObject
 from controlplane.model.secret import Secret
 from controlplane.ports import Answer, Clock
@@ -63,6 +64,8 @@ class FakeTarget:
     """Fits `ports.Prober`: the target behind every credential. When it is `down`, nothing can be revoked or asked."""
 
     users: set[str] = field(default_factory=set[str])
+    groups: dict[str, str] = field(default_factory=dict[str, str])
+    """Which group role a user is a member of."""
     down: bool = False
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
@@ -72,6 +75,16 @@ class FakeTarget:
             raise TargetUnavailableError(f"{target.name} does not answer")
         there = principal in self.users
         return Evidence(gone=not there, detail=f"{target.name}: {principal} is {'there' if there else 'gone'}")
+
+    def logins(self, target: str) -> Sequence[Login]:
+        """Every user that is a member of a group role."""
+        if self.down:
+            raise TargetUnavailableError(f"{target} does not answer")
+        return [
+            Login(name=name, group=group, valid_until=None, sessions=0)
+            for name, group in sorted(self.groups.items())
+            if name in self.users
+        ]
 
 
 class FakeVault:
@@ -84,6 +97,7 @@ class FakeVault:
         self.logins = FakeLogins(state)
         self.leases = FakeLeases(state)
         self.roles = FakeRoles(state)
+        self.census = FakeCensus(state)
 
     def make_zombie(self, accessor: Accessor) -> None:
         """What a crash in the middle of a revocation leaves: the token is lost, its leases live on."""
@@ -208,6 +222,48 @@ class FakeLeases:
             return [id for id in state.leases if id.rpartition("/")[0] == path]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeSurvey:
+    """Fits `ports.Survey`."""
+
+    listed: frozenset[Accessor]
+    tokens: Sequence[TokenFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeCensus:
+    """Fits `ports.Census`."""
+
+    _state: "_State"
+
+    def survey(self, known: Callable[[Sequence[Accessor]], frozenset[Accessor]]) -> FakeSurvey:
+        """Every accessor, and the task tokens among the unknown that are no zombies."""
+        with self._state as state:
+            listed, tokens = frozenset(state.tokens), dict(state.tokens)
+        unknown = sorted(listed - known(sorted(listed)))
+        facts = [tokens[accessor].facts for accessor in unknown]
+        # A wrapping token has no role: no task logged in to it.
+        return FakeSurvey(
+            listed=listed, tokens=[fact for fact in facts if fact.num_uses >= 0 and "role" in fact.metadata]
+        )
+
+    def places(self) -> Sequence[str]:
+        """Every path under which a lease hangs."""
+        with self._state as state:
+            paths = sorted({id.rpartition("/")[0] for id in state.leases})
+            return [path for path in paths if origin(state.layout, ObjectKind.SECRET_ROLE, _role_path(path))]
+
+    def epoch(self) -> Epoch | None:
+        """What was noted last."""
+        with self._state as state:
+            return state.epoch
+
+    def note(self, epoch: Epoch) -> None:
+        """Note how far the store is."""
+        with self._state as state:
+            state.epoch = epoch
+
+
 @dataclass(frozen=True, slots=True)
 class FakeRoles:
     """Fits `ports.Roles`."""
@@ -264,6 +320,7 @@ class _State:
         self.tokens: dict[Accessor, _Token] = {}
         self.leases: dict[LeaseId, _Lease] = {}
         self.wrapped: dict[Accessor, Payload] = {}
+        self.epoch: Epoch | None = None
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
 
@@ -334,6 +391,9 @@ class _State:
             token=token, principal=principal, issued_at=now, ends_at=now + ttl, latest=now + longest
         )
         self.target.users.add(principal)
+        mount, _, role = path.partition("/creds/")
+        if mount != path:
+            self.target.groups[principal] = role
         return id
 
     def end_token(self, accessor: Accessor) -> None:

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from controlplane.model.canonical import JsonObject, canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
+from controlplane.vault.census import epoch_path
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.policies import IDENTITIES, identity_name, policy_of
 from controlplane.vault.prober import connections, prober_role
@@ -105,6 +106,7 @@ def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Map
         )
         yield _policy(client, mount, f"what {identity} may do", policies[identity])
         yield _identity_role(client, mount, identity, exists=f"{mount}/" in auths)
+    yield _epoch(client, layout)
     if (database := layout.mounts.get("database")) is not None:
         yield from _probers(client, layout, database, exists=f"{database}/" in mounts)
 
@@ -153,6 +155,16 @@ def _policy(client: VaultClient, name: str, what: str, text: str) -> _Wanted:
     if current is not None:
         current = {"policy": _canonical_policy(current.get("policy"))}
     return _Wanted(path=path, what=what, body={"policy": text}, current=current)
+
+
+def _epoch(client: VaultClient, layout: Layout) -> _Wanted:
+    path = epoch_path(layout)
+    return _Wanted(
+        path=path,
+        what="where the broker notes how far its store is: an entity that nobody can be",
+        body={"policies": [], "disabled": True},  # the broker's metadata is not ours to change
+        current=_data(client, path),
+    )
 
 
 def _identity_role(client: VaultClient, mount: str, identity: str, *, exists: bool) -> _Wanted:

@@ -62,12 +62,18 @@ class VaultLogins:
         time.sleep(self._being_made.total_seconds())
         found: list[Accessor] = []
         for accessor in listed:
-            token = self._look_up(accessor)
-            if token is None or token.path != f"auth/{self._mount}/login":
-                continue  # ended meanwhile, or nothing of ours
-            if (token.meta or {}).get(GRANT_KEY) == grant:
+            token = self.task_token(accessor)
+            if token is not None and token.metadata.get(GRANT_KEY) == grant:
                 found.append(accessor)
         return found
+
+    def task_token(self, accessor: Accessor) -> TokenFacts | None:
+        """What Vault knows of the token if a task logged in to it; None where it ended, or is nothing of ours.
+
+        Never ask this of an accessor that was listed just now: see `accessors_of`.
+        """
+        token = self._look_up(accessor)
+        return None if token is None or token.path != f"auth/{self._mount}/login" else token.facts()
 
     def read(self, token: Secret, ask: Ask) -> Response:
         """Make one credential with the task's token."""

@@ -7,6 +7,7 @@ and `VAULT_TOKEN`, and tidies `..` in paths. This adapter does none of it, and t
 import json
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
@@ -96,6 +97,8 @@ class Transport:
     def __init__(self, server: Server) -> None:
         url = _address(server.addr)
         self.server = server
+        self.observe: Callable[[str, int | None, float], None] | None = None
+        """Told of every call: its path, Vault's status (None: no answer) and its seconds."""
         if url.scheme == "https":
             self._pool: HTTPConnectionPool = _HTTPSPool(
                 cast("str", url.host), url.port, maxsize=_CONNECTIONS, block=False, ssl_context=_tls(server)
@@ -132,7 +135,7 @@ class Transport:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body, separators=(",", ":")).encode()
         span = (timeout or self.server.timeout).total_seconds()
-        status, raw, _ = self._exchange(method, checked_path(path), headers, content, span)
+        status, raw = self._timed(method, checked_path(path), headers, content, span)
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return _parsed(method, path, raw)
         texts = tuple(cleaned(text, hide=(token, body)) for text in texts_of(raw))
@@ -150,6 +153,18 @@ class Transport:
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
+
+    def _timed(
+        self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, span: float
+    ) -> tuple[int, bytes]:
+        if self.observe is None:
+            return self._exchange(method, path, headers, content, span)[:2]
+        begun, seen = time.monotonic(), None
+        try:
+            seen, raw, _ = self._exchange(method, path, headers, content, span)
+            return seen, raw
+        finally:
+            self.observe(path, seen, time.monotonic() - begun)
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, span: float

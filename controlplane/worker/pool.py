@@ -42,8 +42,11 @@ class Worker:
         tick: timedelta,
         threads: int,
         hold: timedelta,
+        reconcile: Callable[[], object] | None = None,
+        every: timedelta = timedelta(seconds=10),
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
+        self._compare, self._every = reconcile, every
         self._stopping = threading.Event()
         first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
         self._first, self._lanes = first, (first, again)
@@ -55,6 +58,8 @@ class Worker:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
         self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
+        if self._compare is not None:
+            self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
         self._scheduler.start()
         for lane in self._lanes:
             lane.start()
@@ -71,6 +76,15 @@ class Worker:
         self._scheduler.shutdown(wait=False)
         for lane in self._lanes:
             lane.join()
+
+    def _reconcile(self) -> None:
+        """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""
+        if self._compare is None or self._stopping.is_set():
+            return
+        try:
+            self._compare()
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_reconcile", code=error.code, detail=error.detail)
 
     def forget(self) -> None:
         """Let spent tokens go that nobody takes any more. It runs by itself once a minute."""

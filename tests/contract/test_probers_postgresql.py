@@ -14,6 +14,7 @@ from controlplane.dev.orders import DATABASE
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.lease import Target
+from controlplane.model.orphan import Login
 from controlplane.model.secret import Secret
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.testing.clock import FakeClock
@@ -61,6 +62,39 @@ def prober(port: int, logins: Logins, clock: FakeClock | None = None) -> Generat
 
 def gone(asking: PostgresqlProber) -> bool:
     return asking.ask(ORDERS, AGENT, issued_at=NOW).gone
+
+
+def test_the_roster_names_members_of_our_group_roles_with_their_end_and_their_sessions(
+    owner: psycopg.Connection, postgres: PostgreSQL
+) -> None:
+    group, other, manager = "sh-test-roster-0a1b2c3d-orders", "some-roster", "test_roster_manager"
+    for name in (group, other, manager):
+        owner.execute(f'DROP ROLE IF EXISTS "{name}"'.encode())
+    try:
+        for name in (group, other):
+            owner.execute(f'CREATE ROLE "{name}" NOLOGIN'.encode())
+        owner.execute(f'CREATE ROLE "{manager}" NOLOGIN CREATEROLE'.encode())
+        owner.execute(f'GRANT "{group}" TO "{manager}" WITH ADMIN OPTION'.encode())
+        create = f"CREATE ROLE \"{AGENT}\" LOGIN PASSWORD '{'a' * 24}' VALID UNTIL '2036-01-01T00:00:00Z'"
+        owner.execute(create.encode())
+        owner.execute(f'GRANT "{other}" TO "{AGENT}"'.encode())
+        with prober(postgres.port, Logins()) as asking:
+            before = [login.name for login in asking.logins("orders")]
+            assert AGENT not in before
+            owner.execute(f'GRANT "{group}" TO "{AGENT}" WITH INHERIT TRUE, SET FALSE'.encode())
+            ends = datetime(2036, 1, 1, tzinfo=UTC)
+            with psycopg.connect(postgres.dsn(AGENT, Secret("a" * 24), DATABASE).reveal()):
+                (found,) = [login for login in asking.logins("orders") if login.group == group]
+                assert found == Login(name=AGENT, group=group, valid_until=ends, sessions=1)
+            owner.execute(f"ALTER ROLE \"{AGENT}\" VALID UNTIL 'infinity'".encode())
+            (found,) = [login for login in asking.logins("orders") if login.group == group]
+            assert found.valid_until is None
+            with pytest.raises(TargetUnavailableError, match="no target called nowhere"):
+                asking.logins("nowhere")
+    finally:
+        owner.execute(f'DROP ROLE IF EXISTS "{AGENT}"'.encode())
+        for name in (manager, group, other):
+            owner.execute(f'DROP ROLE IF EXISTS "{name}"'.encode())
 
 
 def test_a_user_is_gone_when_neither_it_nor_a_session_of_it_is_there(

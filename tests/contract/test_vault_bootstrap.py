@@ -228,7 +228,8 @@ NOBODY: dict[str, Callable[[VaultClient], object]] = {
     "see audit devices": lambda client: client.read("sys/audit"),
     "revoke by prefix": lambda client: client.write("sys/leases/revoke-prefix/database/creds", {}),
     "force-revoke": lambda client: client.write("sys/leases/revoke-force/database/creds/vb-x", {}),
-    "list all leases": lambda client: client.list("sys/leases/lookup/database/creds"),
+    "list all leases": lambda client: client.list("sys/leases/lookup"),
+    "list foreign leases": lambda client: client.list("sys/leases/lookup/database/creds/readonly"),
     "revoke a foreign lease": lambda client: client.write(
         "sys/leases/revoke", {"lease_id": "database/creds/readonly/x"}
     ),

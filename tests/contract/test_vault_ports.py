@@ -1,7 +1,7 @@
 """One suite for the ports Logins, Leases and Roles: the fake and a real OpenBao with a real PostgreSQL answer alike."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,17 +14,20 @@ from controlplane.dev.openbao import OpenBao
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.engines import engines, scope_models
 from controlplane.keys.files import SigningKey, generate
+from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.entitlement import Entitlement
 from controlplane.model.errors import NotSyncedError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.grant import GrantId
 from controlplane.model.lease import Accessor, Ask, LeaseId, Response, TaskToken
+from controlplane.model.orphan import Epoch
 from controlplane.model.plan import Compiled, Layout, ObjectKind
 from controlplane.model.secret import Secret
-from controlplane.ports import Answer, Leases, Logins, Roles
+from controlplane.ports import Answer, Census, Leases, Logins, Roles
 from controlplane.sync.compile import compiled
 from controlplane.sync.diff import difference
 from controlplane.testing.vault import FakeVault
 from controlplane.vault.bootstrap import Trust, bootstrap
+from controlplane.vault.census import VaultCensus, epoch_path
 from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
@@ -69,11 +72,13 @@ class World:
     logins: Logins
     leases: Leases
     roles: Roles
+    census: Census
     key: SigningKey
     alive: Callable[[str], bool]
     break_target: Callable[[], None]
     mend_target: Callable[[], None]
     compiled: Compiled
+    broker: VaultClient | None = None
 
     @property
     def ask(self) -> Ask:
@@ -132,6 +137,7 @@ def fake() -> World:
         logins=vault.logins,
         leases=vault.leases,
         roles=vault.roles,
+        census=vault.census,
         key=generate(),
         alive=lambda name: name in vault.target.users,
         break_target=lambda: target(down=True),
@@ -160,15 +166,18 @@ def real(openbao: OpenBao, postgres: PostgreSQL, vault_root: VaultClient) -> Gen
     def manager(attribute: str) -> None:
         owner.execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(MANAGER), sql.SQL(attribute)))  # pyright: ignore[reportArgumentType] # one of two words of ours
 
+    logins = VaultLogins(LAYOUT, broker)
     yield World(
-        logins=VaultLogins(LAYOUT, broker),
+        logins=logins,
         leases=VaultLeases(broker),
         roles=VaultRoles(LAYOUT, sync),
+        census=VaultCensus(LAYOUT, broker, logins),
         key=keys["task"],
         alive=alive,
         break_target=lambda: manager("NOCREATEROLE"),
         mend_target=lambda: manager("CREATEROLE"),
         compiled=entitlement(),
+        broker=broker,
     )
     owner.close()
     for closing in (broker, sync, *sessions.values()):
@@ -493,6 +502,86 @@ def test_leases_are_counted_where_they_hang(world: World) -> None:
     assert {item.path: world.roles.leases_under(item) for item in secret_roles} == before
 
 
+def known(*accessors: Accessor) -> Callable[[Sequence[Accessor]], frozenset[Accessor]]:
+    return lambda some: frozenset(some) & frozenset(accessors)
+
+
+def test_a_survey_shows_the_task_tokens_that_nobody_knows_and_no_others(world: World) -> None:
+    """G12, G17."""
+    mine, grant = world.login(), world.grant()
+    other = world.login(grant)
+    survey = world.census.survey(known(mine.accessor))
+    assert {mine.accessor, other.accessor} <= survey.listed
+    (found,) = [token for token in survey.tokens if token.accessor == other.accessor]
+    assert found.metadata["grant"] == grant
+    assert mine.accessor not in {token.accessor for token in survey.tokens}
+    world.leases.revoke_token(other.accessor)
+    assert until(lambda: other.accessor not in {token.accessor for token in world.census.survey(known()).tokens})
+    assert mine.accessor in {token.accessor for token in world.census.survey(known()).tokens}
+
+
+def test_places_are_the_paths_of_ours_under_which_leases_hang(world: World) -> None:
+    token = world.login()
+    made = [world.logins.read(token.token, ask) for ask in (world.ask, world.certificate)]
+    assert {world.ask.path, world.certificate.path} <= set(world.census.places())
+    for response in made:
+        world.leases.revoke(response.lease)
+    assert until(lambda: not {world.ask.path} & set(world.census.places()) or bool(world.leases.under(world.ask.path)))
+
+
+def test_the_epoch_is_what_was_noted_last(world: World) -> None:
+    for seq in (1, 2**40):
+        world.census.note(Epoch(seq=seq, mac="a" * 64))
+        assert world.census.epoch() == Epoch(seq=seq, mac="a" * 64)
+
+
+@pytest.mark.servers
+def test_what_is_no_epoch_is_never_taken_for_one_or_for_none(real: World, vault_root: VaultClient) -> None:
+    for wrong in ({"seq": "x", "mac": "a" * 64}, {"seq": "1"}, {"seq": "-1", "mac": "a" * 64}, {"other": "1"}):
+        vault_root.write(epoch_path(LAYOUT), {"metadata": dict[str, JsonValue](wrong)})
+        with pytest.raises(VaultUnavailableError):
+            real.census.epoch()
+    real.census.note(Epoch(seq=1, mac="a" * 64))
+
+
+@pytest.mark.servers
+def test_a_survey_takes_a_few_at_a_time_and_all_in_turn(real: World, vault_root: VaultClient) -> None:
+    for item in real.compiled.objects:
+        real.roles.write(item)
+    wanted = {real.login().accessor for _ in range(5)}
+    census = VaultCensus(LAYOUT, vault_root, VaultLogins(LAYOUT, vault_root), looks=7)
+    seen: set[Accessor] = set()
+    for _ in range(len(census.survey(known()).listed) // 2 + 3):
+        looked = census.survey(known()).tokens
+        assert len(looked) <= 7
+        seen |= {token.accessor for token in looked}
+        if wanted <= seen:
+            break
+    assert wanted <= seen
+
+
+@pytest.mark.servers
+def test_the_broker_may_write_nothing_of_the_epoch_but_its_metadata(real: World) -> None:
+    """P7: an entity with a policy, or an alias, would be somebody."""
+    broker = real.broker
+    assert broker is not None
+    other: JsonObject = {"metadata": {"a": "b"}}
+    bodies: tuple[JsonObject, ...] = (
+        {"policies": ["root"]},
+        {"disabled": False},
+        {"name": "x"},
+        {**other, "policies": []},
+    )
+    for body in bodies:
+        with pytest.raises(VaultRefusedError, match="permission denied"):
+            broker.write(epoch_path(LAYOUT), body)
+    for path in ("identity/entity", "identity/entity-alias", "identity/entity/name/another"):
+        with pytest.raises(VaultRefusedError):
+            broker.write(path, other)
+    with pytest.raises(VaultRefusedError):
+        broker.delete(epoch_path(LAYOUT))
+
+
 @pytest.mark.servers
 def test_renewing_moves_the_database_users_own_deadline(real: World, postgres: PostgreSQL) -> None:
     """P2: the target's clock follows Vault's, five seconds behind."""
@@ -528,7 +617,7 @@ def test_a_lost_answer_leaves_what_was_made() -> None:
     made = entitlement()
     for item in made.objects:
         vault.roles.write(item)
-    world = World(vault.logins, vault.leases, vault.roles, generate(), lambda _: True, print, print, made)
+    world = World(vault.logins, vault.leases, vault.roles, vault.census, generate(), lambda _: True, print, print, made)
     grant = world.grant()
     vault.faults.lose_login = True
     with pytest.raises(VaultUnavailableError):

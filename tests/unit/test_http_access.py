@@ -42,6 +42,7 @@ GET  /v1/audit/events                 401 401     401   403   403    403      40
 GET  /healthz                         200 200     200   200   200    200      200       200      200     200
 GET  /readyz                          200 200     200   200   200    200      200       200      200     200
 GET  /.well-known/jwks.json           200 200     200   200   200    200      200       200      200     200
+GET  /metrics                         200 200     200   200   200    200      200       200      200     200
 GET  /openapi.json                    200 200     200   200   200    200      200       200      200     200
 """
 BODIES: Final[dict[str, dict[str, Any]]] = {

@@ -5,15 +5,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert, inspect
 
 import controlplane.stores
+from controlplane.audit.chain import GENESIS, seal_head
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
-from controlplane.stores.schema import metadata
+from controlplane.stores.rows import grant_row
+from controlplane.stores.schema import audit_head, grants, metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.upgrade import LATEST
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant
@@ -105,3 +108,28 @@ def test_processes_that_start_at_once_make_one_store(path: Path) -> None:
     assert [link.seq for link in stores[0].links()] == [1, 2, 3]
     for store in stores:
         store.close()
+
+
+@pytest.mark.parametrize("released", ["0001", "0002", "0003", "0004", "0005", "0006"])
+def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(path: Path, released: str) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(controlplane.stores.__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, released)
+        head = seal_head(AUDIT_KEY, GENESIS.seq, GENESIS.mac)
+        connection.execute(insert(audit_head).values(place=1, seq=head.seq, mac=head.mac, seal=head.seal))
+        then = {column["name"] for column in inspect(connection).get_columns("grants")}
+        row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
+        connection.execute(grants.insert().values(**row))
+    engine.dispose()
+    store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
+    assert store.grant(sample_grant().id) == sample_grant()
+    with store.transaction() as tx:
+        tx.add(sample_grant(2), sample_event(2))
+    assert [link.seq for link in store.links()] == [1]
+    store.close()
+    fresh = path.with_name("fresh.db")
+    open_and_close(fresh)
+    assert schema(path) == schema(fresh)

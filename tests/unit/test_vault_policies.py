@@ -13,6 +13,7 @@ from controlplane.vault import policies
 from controlplane.vault.policies import IDENTITIES, policy_of
 
 LAYOUT = Layout(mounts={"database": "database", "pki": "pki"})
+EPOCH = "identity/entity/name/shorthold-epoch"
 
 
 def paths(identity: str, layout: Layout = LAYOUT) -> dict[str, dict[str, list[str]]]:
@@ -25,8 +26,15 @@ def test_no_identity_may_write_what_another_one_is_ruled_by() -> None:
         for path, rule in paths(identity).items():
             if path.startswith(("sys/policies/", "auth/shorthold", "database/roles", "pki/roles")):
                 assert identity == "sync" or rule["capabilities"] == ["list"], f"{identity} on {path}"
-            assert not path.startswith(("auth/shorthold-", "sys/mounts", "sys/auth", "database/config", "identity/"))
+            assert not path.startswith(("auth/shorthold-", "sys/mounts", "sys/auth", "database/config"))
+            assert not path.startswith("identity/") or (identity, path) == ("broker", EPOCH)
             assert "root" not in rule["capabilities"]
+
+
+def test_of_the_entity_that_nobody_can_be_the_broker_may_write_the_metadata_only() -> None:
+    """P7."""
+    rule = json.loads(policy_of(LAYOUT, "broker"))["path"][EPOCH]
+    assert rule == {"capabilities": ["read", "update"], "allowed_parameters": {"metadata": []}}
 
 
 def test_only_the_broker_reads_a_credential_and_only_its_probers() -> None:

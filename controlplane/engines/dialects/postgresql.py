@@ -6,12 +6,15 @@ parsed (privilege.py) or is a name of ours; nothing is pasted.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from controlplane.engines.dialects.privilege import Privilege
 
 _MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
+
+_ROLE = re.compile(r"(?P<base>.+)(?P<rest>-[0-9a-f]{8}-[a-z][a-z0-9-]{0,15})", re.ASCII)
 
 # A number that all control planes agree on: creators of group roles wait for each other, because two GRANTs on
 # one table at the same time fail with "tuple concurrently updated".
@@ -147,6 +150,12 @@ class Group:
     def _with(self, revision: str) -> str:
         rest = f"-{revision}-{self.scope}"
         return f"{self.prefix}-{self.entitlement}"[: _MAX_NAME - len(rest)] + rest
+
+
+def group_of(role: str) -> str:
+    """The name of the group role behind a role in Vault, which is called like it but may be longer."""
+    found = _ROLE.fullmatch(role)
+    return role if found is None else found["base"][: _MAX_NAME - len(found["rest"])] + found["rest"]
 
 
 def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) -> str:

@@ -1,0 +1,280 @@
+"""Every check of a control plane, in the order in which a person would look."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from controlplane.audit.chain import is_sealed
+from controlplane.doctor.finding import Check, Finding, Grade, advice, broken, sound
+from controlplane.issuers.trust.known import known
+from controlplane.keys import audit as audit_key
+from controlplane.model.canonical import JsonValue
+from controlplane.model.errors import TargetUnavailableError
+from controlplane.model.grant import State
+from controlplane.model.plan import Layout
+from controlplane.ports import Clock
+from controlplane.settings import Settings
+from controlplane.sync.plan import PlanSync
+from controlplane.sync.review import review
+from controlplane.vault.census import epoch_path
+from controlplane.vault.client import VaultClient, part
+from controlplane.wiring import ControlPlane, identity_client, sync_roles
+
+_SKEW: Final = timedelta(seconds=5)
+_LATE: Final = timedelta(minutes=1)
+"""An end that is not confirmed by then deserves a look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doctor:
+    """The checks over one control plane, which need not be running."""
+
+    settings: Settings
+    plane: ControlPlane
+    clock: Clock
+
+    @property
+    def checks(self) -> Sequence[tuple[str, Check]]:
+        """In order; the first that fails often explains the rest."""
+        return (
+            ("settings", self._settings),
+            ("vault", self._vault),
+            ("clock", self._clock_skew),
+            ("broker", self._broker),
+            ("sync", self._sync),
+            ("store", self._store),
+            ("restore", self._restore),
+            ("entitlements", self._entitlements),
+            ("targets", self._targets),
+            ("revocations", self._revocations),
+            ("orphans", self._orphans),
+        )
+
+    def _settings(self) -> Iterable[Finding]:
+        given = self.settings
+        if not given.issuers:
+            yield broken(
+                "settings",
+                "no issuer is configured, so nobody can ask",
+                "Name the issuers of your workloads' tokens under `issuers`.",
+            )
+        if given.vault.skip_verify:
+            yield advice(
+                "settings", "vault.skip_verify: anybody can be Vault", "Name Vault's authority in vault.cacert."
+            )
+        if given.worker.reconcile == "off":
+            yield advice(
+                "settings",
+                "worker.reconcile is off: orphans stay",
+                "Give it an interval, unless another control plane uses the same prefix.",
+            )
+        yield sound("settings", f"read, with {len(given.issuers)} issuers and {len(given.targets)} targets")
+
+    def _vault(self) -> Iterable[Finding]:
+        status = self.plane.vault.patient(timedelta(seconds=5)).request("GET", "sys/seal-status") or {}
+        if status.get("sealed") is not False:
+            yield broken("vault", "it is sealed", "Unseal it.")
+            return
+        leader = self.plane.vault.patient(timedelta(seconds=5)).request("GET", "sys/leader") or {}
+        if leader.get("ha_enabled") and not leader.get("is_self"):
+            yield Finding(
+                check="vault",
+                grade=Grade.ADVICE,
+                detail="vault.addr is a standby, whose answers may be old",
+                do="Point vault.addr at the active node or at a load balancer.",
+            )
+        else:
+            yield sound("vault", f"unsealed and active, version {status.get('version', 'unknown')}")
+
+    def _clock_skew(self) -> Iterable[Finding]:
+        away = self.plane.skew()
+        if away is None:
+            yield advice("clock", "Vault tells no Date", "Compare the clocks.")
+        elif abs(away) > _SKEW:
+            ahead = "ahead of" if away > timedelta(0) else "behind"
+            yield Finding(
+                check="clock",
+                grade=Grade.BROKEN,
+                detail=f"our clock is {abs(away).total_seconds():.0f} s {ahead} Vault's: nothing is granted",
+                do="Synchronise both machines' clocks.",
+            )
+        else:
+            yield sound("clock", f"within {_SKEW.seconds} s of Vault's")
+
+    def _broker(self) -> Iterable[Finding]:
+        yield from _power("broker", self.plane.vault, broker_power(self.settings.vault.layout))
+
+    def _sync(self) -> Iterable[Finding]:
+        if self.settings.vault.sync is None:
+            yield sound("sync", "not configured here")
+            return
+        with identity_client(self.settings.vault, self.settings.vault.sync) as client:
+            yield from _power("sync", client, sync_power(self.settings.vault.layout))
+
+    def _store(self) -> Iterable[Finding]:
+        head = self.plane.store.head()
+        key = audit_key.load(self.settings.keys.directory / audit_key.FILE)
+        if head is None or not is_sealed(key, head):
+            yield broken(
+                "store",
+                "its audit head is gone or not sealed by our key",
+                "Run `shorthold audit verify`; keep a copy as evidence.",
+            )
+            return
+        with self.plane.store.writer.begin():  # BEGIN IMMEDIATE on SQLite: it says no where nobody may write
+            pass
+        yield sound("store", f"writable, sealed up to audit record {head.seq}")
+
+    def _restore(self) -> Iterable[Finding]:
+        compared = self.plane.epochs.compare()
+        if compared.behind is not None:
+            yield broken(
+                "restore", f"{compared.behind}; nothing is granted", "Look with `shorthold doctor restore`, and decide."
+            )
+        elif compared.vault_lost:
+            yield advice(
+                "restore",
+                "Vault was restored from a snapshot",
+                "Nothing: what came back is ended. `sync plan` shows whether roles are old.",
+            )
+        else:
+            yield sound("restore", "store and Vault remember the same")
+
+    def _entitlements(self) -> Iterable[Finding]:
+        from controlplane.engines import engines  # noqa: PLC0415 # heavy, and nobody else here needs it
+
+        layout, issuers = self.settings.vault.layout, known(self.settings.issuers)
+        found = review(self.settings.roles, layout, engines(), today=self.clock.now().date(), issuers=issuers or None)
+        if found.errors:
+            yield broken(
+                "entitlements", f"{len(found.errors)} errors in the files", "`shorthold sync lint` lists them."
+            )
+            return
+        plan = PlanSync(roles=sync_roles(self.settings.vault), layout=layout)(found.whole())
+        if plan.empty:
+            yield sound("entitlements", f"{len(found.compiled)} stand in Vault as compiled")
+        else:
+            yield advice(
+                "entitlements",
+                f"{len(plan.changes)} objects differ in Vault",
+                "`shorthold sync plan` shows them, `sync apply` makes them so.",
+            )
+
+    def _targets(self) -> Iterable[Finding]:
+        for name in self.settings.targets:
+            try:
+                logins = self.plane.postgresql.logins(name)
+            except TargetUnavailableError as error:
+                yield broken(
+                    "targets", error.detail, "See targets.* in the settings, and run `shorthold vault bootstrap` anew."
+                )
+                continue
+            yield sound("targets", f"{name}: the prober gets in, {len(logins)} logins of ours")
+            if not self.plane.postgresql.hashes_cheaply(name):
+                yield advice(
+                    "targets",
+                    f"{name}: its management user has not scram_iterations = 1, so logins cost double",
+                    "ALTER ROLE <management user> SET scram_iterations = 1.",
+                )
+
+    def _revocations(self) -> Iterable[Finding]:
+        now, late = self.clock.now(), 0
+        for tally in self.plane.store.tallies(engines=True):
+            age = timedelta(0) if tally.oldest is None else now - tally.oldest
+            if tally.state is State.IRREVOCABLE or age > _LATE:
+                late += 1
+                lost = tally.state is State.IRREVOCABLE
+                yield Finding(
+                    check="revocations",
+                    grade=Grade.BROKEN if lost else Grade.ADVICE,
+                    detail=f"{tally.count} {tally.state} ({tally.engine or 'no lease'}), the oldest for {_span(age)}",
+                    do="Vault gave up; we go on. See that the target works, or end the login there by hand."
+                    if lost
+                    else "`shorthold grant show` says why; it is tried for ever.",
+                )
+        if not late:
+            yield sound("revocations", "none waits for longer than a minute")
+
+    def _orphans(self) -> Iterable[Finding]:
+        found = self.plane.store.orphans()
+        for orphan in found[:20]:
+            yield advice(
+                "orphans",
+                f"{orphan.kind} {orphan.name}: {orphan.detail}",
+                "Drop it at the target; nobody has its password."
+                if orphan.kind == "login"
+                else "It is ended by itself as soon as Vault and target let it.",
+            )
+        if not found:
+            yield sound("orphans", "none")
+
+
+def broker_power(layout: Layout) -> Mapping[str, Sequence[str]]:
+    """What the broker must have, exactly, at paths that tell; `deny` is nothing at all."""
+    mounts = sorted(layout.mounts.values())
+    own = f"{layout.prefix}-x"
+    return {
+        "auth/token/accessors": ["list", "sudo"],
+        "auth/token/lookup-accessor": ["update"],
+        "auth/token/revoke-accessor": ["update"],
+        "sys/leases/lookup": ["update"],
+        "sys/leases/revoke": ["update"],
+        epoch_path(layout): ["read", "update"],
+        f"sys/policies/acl/{own}": ["deny"],
+        f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],
+        f"auth/{layout.auth_mount}/role/{own}": ["deny"],
+        f"auth/{layout.auth_mount}/config": ["deny"],
+        "auth/token/create": ["deny"],
+        "sys/mounts": ["deny"],
+        "sys/auth": ["deny"],
+        "sys/seal": ["deny"],
+        "sys/audit": ["deny"],
+        f"sys/leases/revoke-prefix/{mounts[0]}": ["deny"],
+        f"sys/leases/revoke-force/{mounts[0]}": ["deny"],
+        "secret/data/x": ["deny"],
+        **{f"{mount}/{verb}/{own}": ["deny"] for mount in mounts for verb in ("creds", "issue", "roles")},
+        **{f"{mount}/config/x": ["deny"] for mount in mounts},
+    }
+
+
+def sync_power(layout: Layout) -> Mapping[str, Sequence[str]]:
+    """What sync must have, and must not."""
+    every = ["create", "delete", "read", "update"]
+    own = f"{layout.prefix}-x"
+    return {
+        f"sys/policies/acl/{own}": every,
+        f"auth/{layout.auth_mount}/role/{own}": every,
+        f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],
+        f"auth/{layout.auth_mount}-broker/role/broker": ["deny"],
+        f"auth/{layout.auth_mount}/config": ["deny"],
+        "auth/token/create": ["deny"],
+        "auth/token/revoke-accessor": ["deny"],
+        "sys/mounts": ["deny"],
+        "sys/seal": ["deny"],
+        epoch_path(layout): ["deny"],
+        **{f"{mount}/creds/{own}": ["deny"] for mount in layout.mounts.values()},
+    }
+
+
+def _power(name: str, client: VaultClient, expected: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    asked: list[JsonValue] = [*expected]
+    answer = part(client.write("sys/capabilities-self", {"paths": asked}), "data")
+    wrong: list[str] = []
+    for path, wanted in expected.items():
+        has = answer.get(path)
+        shown = sorted(str(word) for word in has) if isinstance(has, list) else ["nothing"]
+        if shown != sorted(wanted):
+            wrong.append(f"{path} ({', '.join(shown)} instead of {', '.join(wanted)})")
+    if wrong:
+        yield broken(
+            name,
+            f"has other power than it should: {'; '.join(wrong)}",
+            "Run `shorthold vault bootstrap`, and see who changed its policy.",
+        )
+    else:
+        yield sound(name, f"logs in, and has exactly the power it should at {len(expected)} paths")
+
+
+def _span(age: timedelta) -> str:
+    return f"{int(age.total_seconds())} s"
