@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from controlplane.http.answers import FinishedTask, ShownTask
 from controlplane.http.caller import Caller, Plane
@@ -16,7 +17,14 @@ from controlplane.model.errors import NotFoundError
 from controlplane.model.grant import TaskId, Why
 from controlplane.model.task import Task
 
-# A task's name may hold slashes, so it is all of the path that is left; `%2F` is as good.
+
+class _Name(StringConvertor):
+    """All of the path that is left, because a task's name may hold slashes; but what finishes a task is no name."""
+
+    regex = ".*(?<!/finish)"
+
+
+register_url_convertor("task", _Name())
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 _COMPLETED: Final = Finish()
@@ -51,7 +59,7 @@ async def finish_task(
     return JSONResponse({"task": task_json(finished.task), "grants": [grant_json(grant) for grant in grants]}, 202)
 
 
-@router.get("/{task:path}", responses=answers({200: ShownTask}, NotFoundError), response_model=None)
+@router.get("/{task:task}", responses=answers({200: ShownTask}, NotFoundError), response_model=None)
 def show_task(
     task: TaskName, *, plane: Plane, who: Caller, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, JsonValue]:
