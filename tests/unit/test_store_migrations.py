@@ -127,7 +127,9 @@ def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
     store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
     old = sample_grant()
     assert store.grant(old.id) == old
-    assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [(old.task, old.requested_at)]
+    assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
+        (old.task, old.requested_at)
+    ]
     with store.transaction() as tx:
         tx.add(sample_grant(2), sample_event(2))
     assert [link.seq for link in store.links()] == [1]
