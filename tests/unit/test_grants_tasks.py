@@ -456,7 +456,7 @@ def test_only_a_request_that_names_a_parent_has_another_digest_than_before() -> 
     assert replace(plain, parent=task("T-0")).digest not in {plain.digest, replace(plain, parent=task("T-2")).digest}
 
 
-def test_dry_run_explains_a_part_as_a_request_would_be_decided(plane: FakePlane) -> None:
+def test_explaining_a_part_decides_as_its_request_would(plane: FakePlane) -> None:
     ask(plane, "T-1")
     asked = GrantRequest(entitlement="orders-read", task=task("T-1/a"), intent="answer-question", parent=task("T-1"))
     decision = plane.explain(plane.agent(), asked).decision
