@@ -156,10 +156,13 @@ class IssueGrant:
         if delivery is Delivery.WRAPPED:
             wrapped = self.logins.wrap(token.token, payload, min(self.layout.wrap_ttl, grant.ttl))
             due_at = min(due_at, self.clock.now() + wrapped.ttl - CLAIM_CHECK)
+        now, every = self.clock.now(), compiled.entitlement.heartbeat
+        first_beat = None if every is None else now + every
         active = grant.after(
             Step.DELIVER,
-            issued_at=self.clock.now(),
-            due_at=due_at,
+            issued_at=now,
+            due_at=due_at if first_beat is None else min(due_at, first_beat),
+            heartbeat_due_at=first_beat,
             settles_at=None,
             wrap_accessor=wrapped.accessor if wrapped else None,
         )

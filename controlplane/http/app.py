@@ -17,6 +17,7 @@ from controlplane.http import (
     health,
     metrics,
     problems,
+    renewals,
     reviews,
     threads,
 )
@@ -69,7 +70,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, approvals, reviews, entitlements, freezes, audit, health, metrics):
+    for part in (grants, renewals, approvals, reviews, entitlements, freezes, audit, health, metrics):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

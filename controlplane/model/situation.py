@@ -30,6 +30,7 @@ class Situation:
     None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
     None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
     are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
+    `renewing`: it is asked whether a grant may live longer, and not whether it is made.
     """
 
     at: datetime
@@ -39,3 +40,4 @@ class Situation:
     waiting: int = 0
     freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None
+    renewing: bool = False

@@ -27,6 +27,8 @@ POST /v1/grants                       401 401     401   201   403    423      40
 GET  /v1/grants                       401 401     401   200   200    200      200       200      200     200
 GET  /v1/grants/{id}                  401 401     401   200   404    200      404       200      200     200
 POST /v1/grants/{id}/finish           401 401     401   202   404    202      404       404      404     404
+POST /v1/grants/{id}/renew            401 401     401   200   404    423      404       404      404     404
+POST /v1/grants/{id}/heartbeat        401 401     401   200   404    200      404       404      404     404
 POST /v1/grants/{id}/collect          401 401     401   409   404    409      404       404      404     404
 POST /v1/grants/{id}/approve          401 401     401   403   403    403      404       403      403     403
 POST /v1/grants/{id}/deny             401 401     401   403   403    403      404       403      403     403
