@@ -90,7 +90,7 @@ def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Generator[S
             yield Scene(plane, seer, proxy)
         finally:
             plane.kill()
-            seer.vault.close()
+            seer.close()
 
 
 @pytest.fixture
