@@ -243,6 +243,10 @@ class Transaction(TaskChanges, Protocol):
         """
         ...
 
+    def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
+        """Save that every lease of a grant ends then."""
+        ...
+
     def spend(self, token: SingleUse, grant: GrantId) -> None:
         """Save that a token asked for this grant, which was added before.
 
@@ -588,6 +592,14 @@ class Leases(Protocol):
 
     def renew(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
         """Let the token and its leases end `ttl` from now, sooner or later than before, never past their maximum."""
+        ...
+
+    def extend(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
+        """Let the leases and, last, their token end `ttl` from now, which is later than before.
+
+        The token ends all that hangs from it: where this breaks off before it, everything ends as it would have.
+        Raises: VaultRefusedError: Vault says no, or gives less; what it has given is for the caller to take back.
+        """
         ...
 
     def facts(self, lease: LeaseId) -> LeaseFacts | None:

@@ -11,6 +11,7 @@ from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -18,10 +19,12 @@ from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
+from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.reconcile import Reconcile
+from controlplane.grants.renew import RenewGrant
 from controlplane.grants.request import RequestGrant, in_step
 from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
@@ -29,6 +32,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -91,6 +95,8 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    renew: RenewGrant
+    heartbeat: TakeHeartbeat
     finish: FinishGrant
     finish_task: FinishTask
     show_task: ShowTask
@@ -201,10 +207,12 @@ def wire(settings: Settings) -> ControlPlane:
         every=compare or timedelta(0),
         hold=_ROUND,
     )
+    undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
+    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke, undo=undo)
     worker = Worker(
         store=store,
         clock=clock,
-        reap=metrics.reaping(ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke)),
+        reap=metrics.reaping(reap),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
         hold=settings.worker.hold,
@@ -255,6 +263,17 @@ def wire(settings: Settings) -> ControlPlane:
         gate=epochs.gate if compare else _open,
     )
     access = _access(settings)
+    anew = DecideAnew(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        situate=situate,
+        policy=policy,
+        access=lambda: access,
+        leases=leases,
+        wake=worker.wake,
+    )
     watch = Watch(
         clock=clock,
         record=record,
@@ -269,6 +288,18 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        renew=RenewGrant(
+            clock=clock,
+            record=record,
+            store=store,
+            leases=leases,
+            anew=anew,
+            wake=worker.wake,
+            within=request.issuing_within,
+            skew=skew,
+            gate=request.gate,
+        ),
+        heartbeat=TakeHeartbeat(clock=clock, store=store, anew=anew),
         finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
         finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
         show_task=ShowTask(store=store),

@@ -14,6 +14,7 @@ from typing import Any, Never, cast
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -21,10 +22,12 @@ from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
+from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.reconcile import Reconcile
+from controlplane.grants.renew import RenewGrant
 from controlplane.grants.request import RequestGrant
 from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
@@ -32,6 +35,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -188,6 +192,29 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
+        anew = DecideAnew(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            situate=situate,
+            policy=self.policy,
+            access=lambda: self.access,
+            leases=leases,
+            wake=self._wake,
+        )
+        self.heartbeat = TakeHeartbeat(clock=self.clock, store=store_, anew=anew)
+        self.renew = RenewGrant(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            leases=leases,
+            anew=anew,
+            wake=self._wake,
+            within=ISSUING_WITHIN,
+            skew=lambda: self.ahead,
+            gate=self.epochs.gate,
+        )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
         self.finish_task = FinishTask(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
         self.show_task = ShowTask(store=store_)
@@ -230,7 +257,10 @@ class FakePlane:
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
         )
-        self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
+        undo = UndoRenewal(clock=self.clock, record=record, store=store_, leases=leases)
+        self.reap = ReapGrant(
+            clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke, undo=undo
+        )
         self.reconcile = Reconcile(
             clock=self.clock,
             record=record,

@@ -513,6 +513,50 @@ def test_leases_come_back_in_the_order_of_their_issue(store: Store) -> None:
     assert store.leases(GrantId("gr_none")) == []
 
 
+def test_the_end_of_a_grant_s_leases_moves_and_nobody_elses(store: Store) -> None:
+    add(store, sample_grant(1), sample_grant(2))
+    for number in (1, 2):
+        with store.transaction() as tx:
+            tx.add_leases(sample_grant(number).id, [sample_lease(number)])
+    later = START + timedelta(minutes=9)
+    with store.transaction() as tx:
+        tx.move_leases(sample_grant(1).id, later)
+    assert [lease.expires_at for lease in store.leases(sample_grant(1).id)] == [later]
+    assert store.leases(sample_grant(2).id) == [sample_lease(2)]
+
+
+def test_a_beat_and_a_renewal_that_is_under_way_read_back_and_decide_when_a_grant_is_due(store: Store) -> None:
+    grant = sample_grant(due_at=START + timedelta(minutes=1))
+    add(store, grant)
+    known = save(store, grant.but(accessor=Accessor("acc-1")))
+    active = save(store, known.after(Step.DELIVER, issued_at=START, settles_at=None))
+    beating = save(store, active.watched(heartbeat_due_at=START + 30 * SECOND))
+    renewing = save(store, beating.watched(renewing_to=START + timedelta(minutes=9), renewing_by=START + 20 * SECOND))
+    assert store.grant(grant.id) == renewing
+    assert renewing.due_at == START + 20 * SECOND
+    assert store.claim_due(START + 19 * SECOND, limit=9, hold=HOLD) == []
+    assert [found.id for found in store.claim_due(START + 20 * SECOND, limit=9, hold=HOLD)] == [grant.id]
+    done = save(store, renewing.watched(renewing_to=None, renewing_by=None, heartbeat_due_at=None))
+    assert done.due_at == grant.expires_at
+    assert store.grant(grant.id) == done
+
+
+def test_r07_of_an_end_and_a_renewal_at_two_replicas_at_once_exactly_one_is_saved(
+    replicas: Callable[[], Store],
+) -> None:
+    first, second = replicas(), replicas()
+    for number in range(10):
+        grant = sample_grant(number)
+        add(first, grant)
+        known = save(first, grant.but(accessor=Accessor(f"acc-{number}")))
+        active = save(first, known.after(Step.DELIVER, issued_at=START, settles_at=None))
+        ending = active.after(Step.END, why=Why.COMPLETED, revoking_at=START, due_at=START)
+        renewed = active.watched(expires_at=START + timedelta(minutes=9), ttl=timedelta(minutes=9))
+        results = together(partial(save, first, ending), partial(save, second, renewed))
+        assert sum(isinstance(result, LostRaceError) for result in results) == 1
+        assert first.grant(grant.id) in {ending, renewed}
+
+
 def test_saving_a_lease_again_changes_nothing(store: Store) -> None:
     grant = sample_grant()
     add(store, grant)
