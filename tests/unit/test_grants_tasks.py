@@ -9,6 +9,7 @@ import pytest
 from typing_extensions import override
 
 from controlplane.grants.finish_task import FinishedTask
+from controlplane.grants.line import beyond, look
 from controlplane.model.approval import Narrowing
 from controlplane.model.decision import Allow, Deny
 from controlplane.model.errors import (
@@ -326,6 +327,19 @@ def test_c21_a_part_that_could_only_live_for_moments_is_refused(plane: FakePlane
     ask(plane, "T-1", ttl=MINUTE)
     plane.clock.advance(timedelta(seconds=57))
     assert codes(lambda: ask(plane, "T-1/a", "T-1")) == ["parent-ends-too-soon"]
+
+
+def test_c21_what_a_part_has_in_use_may_go_on_to_the_last_second_of_what_it_hangs_from(plane: FakePlane) -> None:
+    ask(plane, "T-1", ttl=MINUTE)
+    part = ask(plane, "T-1/a", "T-1")
+    plane.clock.advance(timedelta(seconds=57))
+    asked = GrantRequest(entitlement="orders-read", task=part.task, intent="answer-question")
+    entitlement = compiled_entitlement().entitlement
+    for collecting, code in ((None, ["parent-ends-too-soon"]), (part, [])):
+        with plane.store.transaction() as tx:
+            line = look(tx, plane.agent(), asked, part.revision, collecting)
+        least = timedelta(seconds=5)
+        assert [why.code for why in beyond(line, entitlement, asked, at=plane.clock.now(), least=least)] == code
 
 
 def test_c21_a_part_stays_one_though_its_parent_is_left_out_of_a_request(plane: FakePlane) -> None:
