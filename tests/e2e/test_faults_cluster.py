@@ -72,11 +72,12 @@ def balancer(cluster: Cluster) -> Generator[Relay]:
         yield between
 
 
-@pytest.fixture(scope="module")
-def seer(stack: Stack, balancer: Relay) -> Generator[Witness]:
+@pytest.fixture
+def seer(cluster: Cluster, stack: Stack, balancer: Relay) -> Generator[Witness]:
+    assert until(cluster.whole, timedelta(seconds=60), every=0.5)
     looking = witness(stack, f"http://{HOST}:{balancer.port}")
     yield looking
-    looking.vault.close()
+    looking.close()
 
 
 def test_a_leader_that_is_killed_while_it_revokes_leaves_nobody_alive(
