@@ -138,8 +138,9 @@ def test_after_a_kill_at_this_point_the_grant_is_revoked_and_nothing_of_it_lives
     events = aftermath.plane.events(grant["id"])
     assert events.count("grant.revoked") == events.count("grant.ended") == 1
     assert events[-1] == "grant.revoked"
-    why = {"G": "interrupted", "R": "completed"}[point[0]]
-    assert grant["why"] == ("unclaimed" if point == DELIVERED else why)
+    why = {"interrupted"} if point[0] == "G" else {"completed"}
+    # On a slow machine its whole time is over before the worker can look whether somebody opened it.
+    assert grant["why"] in ({"unclaimed", "expired"} if point == DELIVERED else why)
 
 
 def test_after_a_kill_no_lease_and_no_database_user_is_left(aftermath: Aftermath) -> None:
