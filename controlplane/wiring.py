@@ -27,6 +27,7 @@ from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
+from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -57,6 +58,7 @@ from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLog
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
+from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.census import VaultCensus
@@ -108,6 +110,7 @@ class ControlPlane:
     metrics: Metrics
     access: Sequence[AccessRule]
     store: SqlStore
+    spool: FileSpool
     vault: VaultClient
     session: JwtSession
     skew: Skew
@@ -158,7 +161,9 @@ def wire(settings: Settings) -> ControlPlane:
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
     access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
-    store = open_store(settings.store.url, audit_key=_audit_key(settings))
+    chain_key = _audit_key(settings)
+    store = open_store(settings.store.url, audit_key=chain_key)
+    spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
     postgresql = PostgresqlProber(
@@ -175,7 +180,7 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
     )
-    metrics = Metrics(clock=clock, store=store)
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
     broker.transport.observe = metrics.vault_call
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
@@ -193,15 +198,18 @@ def wire(settings: Settings) -> ControlPlane:
         every=compare or timedelta(0),
         hold=_ROUND,
     )
+    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke)
     worker = Worker(
         store=store,
         clock=clock,
-        reap=metrics.reaping(ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke)),
+        reap=metrics.reaping(reap),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
         hold=settings.worker.hold,
         reconcile=reconcile if compare else None,
         every=compare or timedelta(0),
+        save_unsaved=SaveUnsaved(clock=clock, store=store, spool=spool),
+        end_unclaimed=EndUnclaimed(clock=clock, store=store, leases=leases),
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
@@ -260,7 +268,7 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
-        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, spool=spool, wake=worker.wake),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
         deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
@@ -294,6 +302,7 @@ def wire(settings: Settings) -> ControlPlane:
         metrics=metrics,
         access=access,
         store=store,
+        spool=spool,
         vault=broker,
         session=session,
         skew=skew,

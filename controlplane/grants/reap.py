@@ -7,7 +7,7 @@ from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
-from controlplane.ports import Clock, Logins, Recorder, Store
+from controlplane.ports import Clock, Logins, Recorder, Spool, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class ReapGrant:
     record: Recorder
     store: Store
     logins: Logins
+    spool: Spool
     revoke: RevokeGrant
 
     def __call__(self, grant: Grant) -> Grant:
@@ -72,6 +73,7 @@ class ReapGrant:
     def _end(self, grant: Grant, why: Why) -> Grant:
         now = self.clock.now()
         ending = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
-        with ending_all_the_same(self.revoke.leases, grant), self.store.transaction() as tx:
-            tx.save(ending, self.record(Kind.GRANT_ENDED, grant.id, why=why))
+        event = self.record(Kind.GRANT_ENDED, grant.id, why=why)
+        with ending_all_the_same(self.revoke.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ending, event)
         return ending

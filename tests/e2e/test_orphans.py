@@ -148,7 +148,7 @@ def test_doctor_finds_a_healthy_control_plane_sound(own: Stack) -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert {finding["check"] for finding in findings} == {
         *("settings", "vault", "clock", "broker", "sync", "store"),
-        *("restore", "entitlements", "targets", "revocations", "orphans"),
+        *("restore", "entitlements", "targets", "revocations", "orphans", "sinks"),
     }
     assert run(own, "doctor").returncode == 0
 
