@@ -7,15 +7,19 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert, inspect, make_url
 
-from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
+import controlplane.stores
+from controlplane.audit.chain import GENESIS, Broken, Checkpoint, Fault, Intact, seal_head, verify
 from controlplane.audit.verify import verify_trail
 from controlplane.model.approval import Approver, Denial, GivenApproval, Narrowing
 from controlplane.model.errors import (
@@ -31,9 +35,11 @@ from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
 from controlplane.model.situation import Usage
 from controlplane.ports import Store
-from controlplane.stores.schema import metadata
+from controlplane.stores.rows import grant_row, lease_row
+from controlplane.stores.schema import audit_head, grants, leases, metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.trail import open_trail
+from controlplane.stores.upgrade import LATEST
 from controlplane.testing.clock import START
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant, sample_lease
 
@@ -855,6 +861,41 @@ def test_c22_requests_that_race_never_exceed_a_budget(replicas: Callable[[], Sto
 @pytest.mark.servers
 def test_on_postgresql_the_versions_make_the_tables_that_the_code_knows(url: str) -> None:
     engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("released", [f"{number:04}" for number in range(1, int(LATEST))])
+def test_on_postgresql_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
+    empty_url: str, released: str
+) -> None:
+    url = empty_url
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(controlplane.stores.__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, released)
+        head = seal_head(AUDIT_KEY, GENESIS.seq, GENESIS.mac)
+        connection.execute(insert(audit_head).values(place=1, seq=head.seq, mac=head.mac, seal=head.seal))
+        then = {column["name"] for column in inspect(connection).get_columns("grants")}
+        row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
+        connection.execute(grants.insert().values(**row))
+        connection.execute(leases.insert().values(**lease_row(sample_grant().id, sample_lease())))
+    engine.dispose()
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
+        assert store.grant(sample_grant().id) == sample_grant()
+        assert store.leases(sample_grant().id) == [sample_lease()]
+        last = life(sample_grant())[-1]
+        for step in life(sample_grant()):
+            save(store, step)
+        assert store.grant(last.id) == last
+        add(store, sample_grant(2))
+        assert chain(store).records == 1
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
