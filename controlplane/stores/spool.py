@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ log = structlog.stdlib.get_logger(__name__)
 _ROOM: Final = 256 * 1024
 """Bytes that are there from the start: about a thousand events. Beyond that the file grows, if the disk lets it."""
 _CHUNK: Final = 16 * 1024
+_TRIES, _PAUSE = 100, 0.02
+"""Two seconds are left to a process that has the file: one that was stopped keeps nobody waiting."""
 _NO_LINK: Final = "unsaved"
 """What stands where a link has the MAC before it: so none of these lines passes for a link of the chain."""
 
@@ -102,7 +104,7 @@ class FileSpool:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.open(self._path, flags, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             yield file
         finally:
             os.close(file)
@@ -135,6 +137,15 @@ class FileSpool:
         except (ValueError, KeyError, TypeError):
             return None
         return event if ours else None
+
+
+def _lock(file: int) -> None:
+    """Wait for whoever works on the file. Raises: BlockingIOError: he does not come to an end."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        threading.Event().wait(_PAUSE)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _alike(one: Event, other: Event) -> bool:

@@ -1,5 +1,6 @@
 """The file for what the store cannot take: crashes, full disks, and whoever writes into it."""
 
+import fcntl
 import resource
 import signal
 import stat
@@ -52,6 +53,18 @@ def test_l01_where_no_file_can_be_written_memory_is_left(path: Path) -> None:
     assert spool.waiting() == [ended(1), ended(2)]
     spool.forget(ended(1))
     assert spool.waiting() == [ended(2)]
+
+
+def test_a_process_that_was_stopped_with_the_file_in_its_hands_keeps_nobody_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.stores.spool._TRIES", 2)
+    spool = FileSpool(path, AUDIT_KEY)
+    with path.open("r+b") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        spool.put(ended(1))
+    assert spool.waiting() == [ended(1)]
+    assert FileSpool(path, AUDIT_KEY).waiting() == []
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
