@@ -27,7 +27,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
-from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Store, Transaction, Wake
+from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Spool, Store, Transaction, Wake
 
 _STAYS = BUDGETS | {"parent-ends-too-soon"}
 """Reasons for which nothing new is granted, and nothing that is in use ends."""
@@ -70,6 +70,7 @@ class DecideAnew:
     policy: Policy
     access: Access
     leases: Leases
+    spool: Spool
     wake: Wake
 
     def own(self, who: VerifiedClaims, id: GrantId) -> Grant:
@@ -137,8 +138,9 @@ class DecideAnew:
         ended = grant.after(Step.END, why=Why.CONTEXT_CHANGED, revoking_at=now, due_at=now)
         detail = ", ".join(why.code for why in found.changed)
         facts = {**told(found.asked, who, found.changed), "why": Why.CONTEXT_CHANGED, "detail": detail}
-        with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
-            tx.save(ended, self.record(Kind.GRANT_ENDED, grant.id, **facts))
+        event = self.record(Kind.GRANT_ENDED, grant.id, **facts)
+        with ending_all_the_same(self.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ended, event)
         self.wake()
         return ContextChangedError(f"grant {grant.id} has ended: it would not be granted now", reasons=found.changed)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from controlplane.grants.decide import MIN_TTL
 from controlplane.grants.finish_task import FinishedTask
 from controlplane.grants.line import beyond, look
 from controlplane.model.approval import Narrowing
@@ -478,3 +479,24 @@ def test_explaining_a_part_decides_as_its_request_would(plane: FakePlane) -> Non
     assert "parent-goes-on" in {why.code for why in decision.reasons}
     with pytest.raises(NotFoundError):
         plane.show_task(plane.agent(), task("T-1/a"))
+
+
+def test_c21_a_renewed_part_ends_no_later_than_what_it_hangs_from(plane: FakePlane) -> None:
+    whole = ask(plane, "T-1", ttl=8 * MINUTE)
+    part = ask(plane, "T-1/a", parent="T-1", ttl=2 * MINUTE)
+    plane.clock.advance(MINUTE)
+    renewed = plane.renew(plane.agent(), part.id)
+    assert renewed.grant.expires_at == plane.clock.now() + 5 * MINUTE
+    plane.clock.advance(4 * MINUTE)
+    assert plane.renew(plane.agent(), part.id).grant.expires_at == whole.expires_at
+    assert codes(lambda: plane.renew(plane.agent(), part.id, ttl=5 * MINUTE)) == ["ttl-above-maximum"]
+    later = plane.renew(plane.agent(), whole.id).grant
+    assert plane.renew(plane.agent(), part.id).grant.expires_at == later.expires_at
+
+
+def test_c21_a_part_whose_parent_ends_soon_goes_on_until_then(plane: FakePlane) -> None:
+    whole = ask(plane, "T-1", ttl=2 * MINUTE)
+    part = ask(plane, "T-1/a", parent="T-1")
+    plane.clock.advance(whole.ttl - MIN_TTL / 2)
+    assert plane.heartbeat(plane.agent(), part.id).state is State.ACTIVE
+    assert codes(lambda: plane.renew(plane.agent(), part.id)) == ["parent-ends-too-soon"]
