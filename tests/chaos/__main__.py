@@ -1,6 +1,7 @@
-"""`python -m tests.chaos`: the long run of the fault machine, unattended; each failure with the command that repeats it.
+"""`python -m tests.chaos`: the long run of the fault machine, unattended.
 
-It ends with 1 if a schedule failed. Half of the seeds are played on SQLite, half on PostgreSQL with two replicas.
+Each failure is printed with the command that repeats it, and it ends with 1 if there was one. Half of the seeds
+are played on SQLite, half on PostgreSQL with two replicas.
 """
 
 import argparse

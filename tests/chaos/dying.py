@@ -7,22 +7,22 @@ every bytecode instruction of `grants/` counts, and every line of what it speaks
 Nothing of this is in the control plane itself.
 """
 
+import importlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import controlplane.cli.commands
-import controlplane.cli.serve
-import controlplane.http.app
-import controlplane.wiring  # noqa: F401 # so that children need not import it
+import controlplane
 from controlplane.cli.main import main
 
+NEEDED: Final = ("controlplane.cli.commands", "controlplane.cli.serve", "controlplane.http.app", "controlplane.wiring")
+"""What takes a control plane its time to import."""
 CODE: Final = str(Path(controlplane.__file__).parent)
 BY_INSTRUCTION: Final = f"{CODE}/grants/"
 BY_LINE: Final = tuple(f"{CODE}/{part}/" for part in ("vault", "stores", "probers", "worker", "keys"))
@@ -38,9 +38,8 @@ class Countdown:
     left: int
     kill: Callable[[], object]
     begun: bool = False
-    steps: dict[str, int] = field(default_factory=dict[str, int])
 
-    def trace(self, frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 # what sys.settrace wants
+    def trace(self, frame: FrameType, _event: str, _: object) -> Any:  # noqa: ANN401 # what sys.settrace wants
         """For `sys.settrace`: what to trace of a frame that begins."""
         file = frame.f_code.co_filename
         if not file.startswith(CODE):
@@ -52,12 +51,12 @@ class Countdown:
             return self._instruction
         return self._line if file.startswith(BY_LINE) else None
 
-    def _instruction(self, frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+    def _instruction(self, _frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
         if event == "opcode":
             self._count()
         return self._instruction
 
-    def _line(self, frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+    def _line(self, _frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
         if event == "line":
             self._count()
         return self._line
@@ -95,6 +94,8 @@ def _live(order: Mapping[str, Any]) -> None:
 
 
 def _serve() -> None:
+    for module in NEEDED:
+        importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once: nobody waits for them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
     children: list[int] = []

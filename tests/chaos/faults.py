@@ -1,4 +1,4 @@
-"""How each kind of blow is dealt to a site, and how its effect ends."""
+"""How each kind of blow is dealt to a site, and what ends it."""
 
 import resource
 import signal
@@ -10,69 +10,85 @@ from typing import Final
 import psutil
 
 from controlplane.model.errors import ControlPlaneError
-from controlplane.testing.fault_proxy import When
+from controlplane.testing.fault_proxy import Fault, When
 from tests.chaos.schedule import Blow
 from tests.chaos.site import Site
 
-Later = Callable[[int, Callable[[], object]], None]
-"""Lets something happen so many milliseconds later."""
+End = Callable[[], object]
+Deal = Callable[[Site, Blow], End | None]
 
 
-def deal(site: Site, blow: Blow, later: Later) -> None:
-    """Deal it; whatever lasts is ended by `later`, or when the site is calmed."""
-    KINDS[blow.kind](site, blow, later)
+def deal(site: Site, blow: Blow) -> End | None:
+    """Deal it. What ends it when it has lasted as long as it should; None where it ends by itself."""
+    return KINDS[blow.kind](site, blow)
 
 
-def _cut(when: When) -> "Deal":
-    return lambda site, blow, later: site.proxy.cut(blow.detail, when)
+def _cut_before(site: Site, blow: Blow) -> None:
+    site.proxy.cut(blow.detail, When.BEFORE)
 
 
-def _hold(when: When) -> "Deal":
-    def hold(site: Site, blow: Blow, later: Later) -> None:
-        fault = site.proxy.hold(blow.detail, when)
-        # The clock of a request that comes late runs from when it comes.
-        threading.Thread(target=_release, args=(fault.wait, fault.release, blow.lasts), daemon=True).start()
-
-    return hold
+def _cut_after(site: Site, blow: Blow) -> None:
+    site.proxy.cut(blow.detail, When.AFTER)
 
 
-def _release(wait: Callable[[], None], release: Callable[[], None], lasts: int) -> None:
-    with suppress(TimeoutError):
-        wait()
-        threading.Event().wait(lasts / 1000)
-    release()
+def _hold_before(site: Site, blow: Blow) -> None:
+    _let_go(site.proxy.hold(blow.detail, When.BEFORE), blow.lasts)
 
 
-def _vault_says(site: Site, blow: Blow, later: Later) -> None:
-    site.proxy.answer_only(int(blow.detail))
-    later(blow.lasts, lambda: site.proxy.answer_only(None))
+def _hold_after(site: Site, blow: Blow) -> None:
+    _let_go(site.proxy.hold(blow.detail, When.AFTER), blow.lasts)
 
 
-def _cut_off(site: Site, blow: Blow, later: Later) -> None:
+def _let_go(fault: Fault, lasts: int) -> None:
+    """Release what is held so many milliseconds after it has come."""
+
+    def release() -> None:
+        with suppress(TimeoutError):
+            fault.wait()
+            threading.Event().wait(lasts / 1000)
+        fault.release()
+
+    threading.Thread(target=release, daemon=True).start()
+
+
+def _forge(site: Site, blow: Blow) -> None:
+    site.proxy.forge(blow.detail, blow.status)
+
+
+def _twice(site: Site, blow: Blow) -> None:
+    site.proxy.forge(blow.detail, blow.status, twice=True)
+
+
+def _half(site: Site, blow: Blow) -> None:
+    site.proxy.halve(blow.detail)
+
+
+def _vault_says(site: Site, blow: Blow) -> End:
+    site.proxy.answer_only(blow.status)
+    return lambda: site.proxy.answer_only(None)
+
+
+def _cut_off(site: Site, _: Blow) -> End:
     upstream = site.proxy.upstream
     site.proxy.upstream = upstream._replace(netloc="127.0.0.1:1")  # where nobody listens
-
-    def back() -> None:
-        site.proxy.upstream = upstream
-
-    later(blow.lasts, back)
+    return lambda: setattr(site.proxy, "upstream", upstream)
 
 
-def _kill_openbao(site: Site, blow: Blow, later: Later) -> None:
+def _kill_openbao(site: Site, _: Blow) -> End:
     site.kill_openbao()
-    later(blow.lasts, site.start_openbao)
+    return site.start_openbao
 
 
-def _seal_openbao(site: Site, blow: Blow, later: Later) -> None:
+def _seal_openbao(site: Site, _: Blow) -> End:
     with suppress(ControlPlaneError):
         site.seer.vault.write("sys/seal", {})
-    later(blow.lasts, site.start_openbao)
+    return site.start_openbao
 
 
-def _stop_openbao(site: Site, blow: Blow, later: Later) -> None:
+def _stop_openbao(site: Site, _: Blow) -> End | None:
     pid = site.stack.openbao.process.pid
     if pid is None:
-        return
+        return None
     process = psutil.Process(pid)
     with suppress(psutil.NoSuchProcess):
         process.suspend()
@@ -81,37 +97,46 @@ def _stop_openbao(site: Site, blow: Blow, later: Later) -> None:
         with suppress(psutil.NoSuchProcess):
             process.resume()
 
-    later(blow.lasts, go_on)
+    return go_on
 
 
-def _kill_postgresql(site: Site, blow: Blow, later: Later) -> None:
+def _kill_postgresql(site: Site, _: Blow) -> End:
     site.kill_postgresql()
-    later(blow.lasts, site.start_postgresql)
+    return site.start_postgresql
 
 
-def _openbao_loses(site: Site, blow: Blow, later: Later) -> None:
+def _openbao_loses(site: Site, _: Blow) -> End:
     site.reachable.openbao_postgresql = False
     site.line.sever()
-    later(blow.lasts, lambda: setattr(site.reachable, "openbao_postgresql", True))
+    return lambda: setattr(site.reachable, "openbao_postgresql", True)
 
 
-def _we_lose(site: Site, blow: Blow, later: Later) -> None:
+def _we_lose(site: Site, _: Blow) -> End:
     site.reachable.us_postgresql = False
     site.road.sever()
-    later(blow.lasts, lambda: setattr(site.reachable, "us_postgresql", True))
+    return lambda: setattr(site.reachable, "us_postgresql", True)
 
 
-def _slow(site: Site, blow: Blow, later: Later) -> None:
+def _clip_openbao(site: Site, _: Blow) -> None:
+    site.line.clip()
+
+
+def _clip_us(site: Site, _: Blow) -> None:
+    site.road.clip()
+
+
+def _slow(site: Site, _: Blow) -> End:
     site.line.lag = site.road.lag = 0.05
-    later(blow.lasts, lambda: [setattr(way, "lag", 0.0) for way in (site.line, site.road)])
+    return lambda: [setattr(way, "lag", 0.0) for way in (site.line, site.road)]
 
 
-def _disk_full(site: Site, blow: Blow, later: Later) -> None:
+def _disk_full(site: Site, _: Blow) -> End | None:
     """No file of the control plane grows beyond its first byte: its store, if it is a file, and its log."""
     pid = site.planes[0].pid
-    if pid is not None:
-        _limit(pid, 1)
-        later(blow.lasts, lambda: _limit(pid, resource.RLIM_INFINITY))
+    if pid is None:
+        return None
+    _limit(pid, 1)
+    return lambda: _limit(pid, resource.RLIM_INFINITY)
 
 
 def _limit(pid: int, size: int) -> None:
@@ -119,26 +144,24 @@ def _limit(pid: int, size: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def _stop_us(site: Site, blow: Blow, later: Later) -> None:
+def _stop_us(site: Site, _: Blow) -> End:
     plane = site.planes[-1]
     plane.told(signal.SIGSTOP)
-    later(blow.lasts, lambda: plane.told(signal.SIGCONT))
+    return lambda: plane.told(signal.SIGCONT)
 
 
-def _kill_us(site: Site, blow: Blow, later: Later) -> None:
-    del later
+def _kill_us(site: Site, blow: Blow) -> None:
     site.planes[blow.at % len(site.planes)].kill()
 
 
-Deal = Callable[[Site, Blow, Later], object]
 KINDS: Final[Mapping[str, Deal]] = {
-    "cut-before": _cut(When.BEFORE),
-    "cut-after": _cut(When.AFTER),
-    "forge": lambda site, blow, later: site.proxy.forge(blow.detail, blow.lasts),
-    "twice": lambda site, blow, later: site.proxy.forge(blow.detail, blow.lasts, twice=True),
-    "half": lambda site, blow, later: site.proxy.halve(blow.detail),
-    "hold-before": _hold(When.BEFORE),
-    "hold-after": _hold(When.AFTER),
+    "cut-before": _cut_before,
+    "cut-after": _cut_after,
+    "hold-before": _hold_before,
+    "hold-after": _hold_after,
+    "forge": _forge,
+    "twice": _twice,
+    "half": _half,
     "vault-says": _vault_says,
     "vault-cut-off": _cut_off,
     "kill-openbao": _kill_openbao,
@@ -147,8 +170,8 @@ KINDS: Final[Mapping[str, Deal]] = {
     "kill-postgresql": _kill_postgresql,
     "openbao-loses-postgresql": _openbao_loses,
     "we-lose-postgresql": _we_lose,
-    "clip-openbao": lambda site, blow, later: site.line.clip(),
-    "clip-us": lambda site, blow, later: site.road.clip(),
+    "clip-openbao": _clip_openbao,
+    "clip-us": _clip_us,
     "postgresql-is-slow": _slow,
     "disk-full": _disk_full,
     "stop-us": _stop_us,

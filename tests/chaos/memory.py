@@ -14,7 +14,7 @@ from controlplane.audit.chain import Intact, verify
 from controlplane.model.errors import ControlPlaneError, StoreUnavailableError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Why
-from controlplane.model.lease import LeaseId
+from controlplane.model.lease import Accessor
 from controlplane.model.orphan import OrphanKind
 from controlplane.model.secret import Secret
 from controlplane.testing.clock import FakeClock
@@ -22,7 +22,7 @@ from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.store import AUDIT_KEY, FakeStore
 from controlplane.testing.vault import FakeVault
-from tests.chaos.replica import Hook, KilledError, Replica
+from tests.chaos.replica import Hook, KilledError, Replica, Shared
 
 TICK: Final = timedelta(seconds=5)
 SETTLED_WITHIN: Final = timedelta(minutes=4)
@@ -89,7 +89,7 @@ class Machine:
         self.furthest = self.now.now()
         """The latest instant that a wrong clock ever showed: what was put off then may be due that late."""
         self.replicas = [
-            Replica(name, self.store, self.vault, self.ids, ENTITLEMENTS, self.meet) for name in ("one", "two")
+            Replica(name, Shared(self.store, self.vault, self.ids), ENTITLEMENTS, self.meet) for name in ("one", "two")
         ]
 
     # What agents and workers do, and what goes wrong at one of the calls that it takes.
@@ -201,9 +201,11 @@ class Machine:
 
     def amiss(self) -> list[str]:
         """Whatever is not as the claim says, asked of Vault and the target themselves."""
-        with self.vault.logins._state as state:
-            tokens = {at: token.facts for at, token in state.tokens.items() if token.facts.num_uses >= 0}
-            leases, users = dict(state.leases), set(self.vault.target.users)
+        vault = self.vault
+        looked = {at: facts for at in vault.tokens if (facts := vault.logins.facts(at)) is not None}
+        tokens = {at: facts for at, facts in looked.items() if facts.num_uses >= 0}
+        leases = {lease for path in vault.census.places() for lease in vault.leases.under(path)}
+        users = set(vault.target.users)
         active = {grant.id: grant for grant in self.store.grants(states=[State.ACTIVE], limit=1000)}
         held = {lease.id: (id, lease) for id in active for lease in self.store.leases(id)}
         found = [
@@ -292,7 +294,7 @@ class Machine:
             case ("vault-crash", "after") if step == "logins.read":
                 return self._lose_the_lease
             case ("read-overtaken", "before") if step == "logins.read" and free:
-                return partial(self._overtake, replica, other)
+                return partial(self._overtake, other)
             case ("sent-twice", "after") if step == "logins.login":
                 return partial(self._again, replica)
             case ("late-login", "before") if step == "logins.login":
@@ -317,28 +319,22 @@ class Machine:
 
     def _crash_while_revoking(self) -> None:
         """Vault dies amid a revocation: the token is neither dead nor alive, its leases live (fact 4)."""
-        for grant in self.store.grants(states=[State.REVOKING], limit=1000):
-            with self.vault.logins._state as state:
-                if grant.accessor in state.tokens:
-                    self.vault.make_zombie(grant.accessor)
-                    break
+        revoking = (grant.accessor for grant in self.store.grants(states=[State.REVOKING], limit=1000))
+        hit = next((at for at in revoking if at is not None and at in self.vault.tokens), None)
+        if hit is not None:
+            self.vault.make_zombie(hit)
         raise VaultUnavailableError("Vault died while it revoked")
 
     def _lose_the_lease(self) -> None:
         """Vault dies after the target has the login and before the lease is written (fact 5)."""
-        with self.vault.logins._state as state:
-            newest = max(state.leases, key=lambda id: state.leases[id].issued_at, default=None)
-            newest = max(state.leases, key=_number) if newest else None
-            assert newest is not None
-            lost = state.leases.pop(newest)
-        assert lost.token is not None
-        self.lost[lost.principal] = self._grant_of(lost.token)
+        token, user = self.vault.lose_lease()
+        self.lost[user] = self._grant_of(token)
         raise VaultUnavailableError("Vault died while it read")
 
-    def _grant_of(self, accessor: str) -> GrantId | None:
+    def _grant_of(self, accessor: Accessor | None) -> GrantId | None:
         return next((grant.id for grant in self.store.grants(limit=1000) if grant.accessor == accessor), None)
 
-    def _overtake(self, replica: Replica, other: Replica) -> None:
+    def _overtake(self, other: Replica) -> None:
         """A read passes the token check, its grant is revoked meanwhile, and then it makes its login (fact 3)."""
         issuing = self.store.grants(states=[State.ISSUING], limit=1)
         if not issuing:
@@ -367,7 +363,3 @@ class Machine:
 
 def _raise(error: type[ControlPlaneError]) -> None:
     raise error("as the machine wants it")
-
-
-def _number(id: LeaseId) -> str:
-    return id.rpartition("/lease")[2]

@@ -7,9 +7,8 @@ that was interrupted at its path says so, the reconciler has reported it, and it
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -86,9 +85,7 @@ def look(site: Site) -> Alive:
     with _store(site) as store:
         rows = {str(row["id"]): dict(row) for row in store.execute(text("SELECT * FROM grants")).mappings()}
         leases = {str(row["id"]): dict(row) for row in store.execute(text("SELECT * FROM leases")).mappings()}
-        orphans = frozenset(
-            str(row[0]) for row in store.execute(text("SELECT name FROM orphans WHERE kind = 'login'"))
-        )
+        orphans = frozenset(str(row[0]) for row in store.execute(text("SELECT name FROM orphans WHERE kind = 'login'")))
     tokens, zombies = _tokens(site)
     return Alive(
         grants=rows,

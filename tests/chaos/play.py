@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from controlplane.dev.process import until
@@ -15,7 +16,7 @@ from controlplane.model.errors import ControlPlaneError
 from tests.chaos import oracle
 from tests.chaos.agents import Told, at_work
 from tests.chaos.faults import deal
-from tests.chaos.schedule import Schedule
+from tests.chaos.schedule import Blow, Schedule
 from tests.chaos.site import Site
 
 SETTLED_WITHIN: Final = timedelta(seconds=60)
@@ -70,40 +71,55 @@ def play(site: Site, schedule: Schedule) -> Report:
 
 def _disturb(site: Site, schedule: Schedule, told: Told) -> None:
     """Let agents work and things break, until the agents have made all their moves."""
-    lives = [list(lives) for lives in schedule.lives]
-    for plane, own in zip(site.planes, lives, strict=True):
-        plane.live(own.pop(0))
-    began = time.monotonic()
-    due: list[tuple[float, Callable[[], object]]] = []
-
-    def later(milliseconds: int, do: Callable[[], object]) -> None:
-        due.append((time.monotonic() + milliseconds / 1000, do))
-
-    def born_again(number: int) -> None:
-        plane, own = site.planes[number], lives[number]
-        plane.live(own.pop(0) if own else 0)
-
+    storm = _Storm(site, schedule)
     agents = [
         at_work(site.planes[number % len(site.planes)], f"S{schedule.seed}-{number}", moves, told)
         for number, moves in enumerate(schedule.agents)
     ]
-    blows = list(schedule.blows)
-    dead: set[int] = set()
-    while blows or due or any(agent.is_alive() for agent in agents):
-        now = time.monotonic()
-        while blows and now - began >= blows[0].at / 1000:
-            deal(site, blows.pop(0), later)
-        ready = [entry for entry in due if entry[0] <= now]
-        due[:] = [entry for entry in due if entry[0] > now]
-        for _, do in ready:
-            do()
-        for number, plane in enumerate(site.planes):
-            if not plane.alive and number not in dead:
-                dead.add(number)
-                later(schedule.back_after, lambda number=number: (dead.discard(number), born_again(number)))
+    while storm.goes_on() or any(agent.is_alive() for agent in agents):
+        storm.blow()
         threading.Event().wait(0.01)
-    for agent in agents:
-        agent.join()
+
+
+class _Storm:
+    """The blows of a schedule, each when it is due, and what ends them; and the next life of whoever died."""
+
+    def __init__(self, site: Site, schedule: Schedule) -> None:
+        self._site, self._back_after = site, schedule.back_after
+        self._lives = [list(lives) for lives in schedule.lives]
+        self._dead: set[int] = set()
+        for number in range(len(site.planes)):
+            self._bear(number)
+        began = time.monotonic()
+        self._due = [(began + blow.at / 1000, partial(self._deal, blow)) for blow in schedule.blows]
+
+    def goes_on(self) -> bool:
+        """Whether anything is still to come."""
+        return bool(self._due)
+
+    def blow(self) -> None:
+        """Do what is due now."""
+        now = time.monotonic()
+        ready = [do for at, do in self._due if at <= now]
+        self._due = [entry for entry in self._due if entry[0] > now]
+        for do in ready:
+            do()
+        for number, plane in enumerate(self._site.planes):
+            if not plane.alive and number not in self._dead:
+                self._dead.add(number)
+                self._later(self._back_after, partial(self._bear, number))
+
+    def _deal(self, blow: Blow) -> None:
+        if end := deal(self._site, blow):
+            self._later(blow.lasts, end)
+
+    def _bear(self, number: int) -> None:
+        own = self._lives[number]
+        self._site.planes[number].live(own.pop(0) if own else 0)
+        self._dead.discard(number)
+
+    def _later(self, milliseconds: int, do: Callable[[], object]) -> None:
+        self._due.append((time.monotonic() + milliseconds / 1000, do))
 
 
 def _settle(site: Site, settled: Callable[[], bool]) -> None:

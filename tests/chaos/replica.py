@@ -50,6 +50,15 @@ class Mortal:
         return Mortal(found, self._life) if name in {"census", "target"} else found
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all replicas work on."""
+
+    store: FakeStore
+    vault: FakeVault
+    ids: CountingIds
+
+
 class Replica:
     """One of several control planes over one store and one Vault, each with a clock and a life of its own.
 
@@ -59,25 +68,23 @@ class Replica:
     def __init__(
         self,
         name: str,
-        store: FakeStore,
-        vault: FakeVault,
-        ids: CountingIds,
+        shared: Shared,
         entitlements: tuple[Compiled, ...],
         meet: "Callable[[Replica, str, str], Hook | None]",
     ) -> None:
-        self.name, self.store, self.vault, self.ids, self.meet = name, store, vault, ids, meet
-        self._entitlements = entitlements
-        self.clock = FakeClock(vault.logins._state.clock.now())
+        self.name, self.meet = name, meet
+        self._shared, self._entitlements = shared, entitlements
+        self.clock = FakeClock(shared.vault.clock.now())
         self.start()
 
     def start(self) -> None:
         """Begin a new life: of the last one there is what the store and Vault have."""
         self.life = Life()
         self.plane = FakePlane(
-            store=cast("FakeStore", Mortal(self.store, self.life)),
-            vault=cast("FakeVault", Mortal(self.vault, self.life)),
+            store=cast("FakeStore", Mortal(self._shared.store, self.life)),
+            vault=cast("FakeVault", Mortal(self._shared.vault, self.life)),
             clock=self.clock,
-            ids=self.ids,
+            ids=self._shared.ids,
             started=True,
         )
         # `sync` made their roles in Vault before, which need not answer now.
@@ -89,7 +96,7 @@ class Replica:
     @property
     def ahead(self) -> timedelta:
         """How far its clock is ahead of Vault's."""
-        return self.clock.now() - self.vault.logins._state.clock.now()
+        return self.clock.now() - self._shared.vault.clock.now()
 
     def look_at_the_clock(self) -> None:
         """Let it know how far its clock is off, as it learns in production from Vault's answers."""

@@ -4,7 +4,7 @@ A schedule is data, and the same for the same seed on every machine. What the op
 runs of one seed kill at the same count of instructions, or the same millisecond, but others may have been quicker.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -27,12 +27,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """What breaks: `at` is milliseconds after the beginning, `kind` one of `faults.KINDS`, `lasts` in milliseconds."""
+    """What breaks: `at` and `lasts` are milliseconds, `kind` is one of `BLOWS`, `detail` a path at Vault."""
 
     at: int
     kind: str
     lasts: int = 0
     detail: str = ""
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Schedule:
 
     def __str__(self) -> str:
         """For whoever has to understand a failure."""
-        blows = ", ".join(f"{each.at} ms {each.kind} {each.detail} {each.lasts or ''}".strip() for each in self.blows)
+        blows = ", ".join(str(blow) for blow in self.blows)
         agents = "; ".join(" ".join(f"{move.verb} {move.argument}".strip() for move in moves) for moves in self.agents)
         return f"seed {self.seed}: lives {self.lives}, blows: {blows}. Agents: {agents}"
 
@@ -57,7 +58,7 @@ def schedule(seed: int, *, replicas: int = 1) -> Schedule:
     """The schedule of a seed."""
     dice = Random(seed)  # noqa: S311 # what happens when, not what to keep secret
     agents = [_moves(dice) for _ in range(3)]
-    blows = [BLOWS[kind](dice) for kind in dice.sample(list(BLOWS), dice.choice((0, 1, 1, 2, 2, 3)))]
+    blows = [_blow(dice, kind) for kind in dice.sample(BLOWS, dice.choice((0, 1, 1, 2, 2, 3)))]
     lives = [[dice.randrange(1, INSTRUCTIONS) if dice.random() < 0.7 else 0 for _ in range(2)] for _ in range(replicas)]
     # At least one death by kill -9 in every schedule: here at an instant, above at an instruction.
     blows.append(Blow(dice.randrange(50, 1200), "kill-us"))
@@ -67,6 +68,17 @@ def schedule(seed: int, *, replicas: int = 1) -> Schedule:
         blows=sorted(blows, key=lambda blow: blow.at),
         lives=lives,
         back_after=dice.choice((0, 50, 300)),
+    )
+
+
+def _blow(dice: Random, kind: str) -> Blow:
+    """With everything that some kind of blow needs; the others do not look at it."""
+    return Blow(
+        at=dice.randrange(1000),
+        kind=kind,
+        lasts=dice.choice(LASTS),
+        detail=dice.choice(PATHS),
+        status=dice.choice(STATUSES),
     )
 
 
@@ -83,30 +95,11 @@ def _moves(dice: Random) -> Sequence[Move]:
     return moves
 
 
-def _at(dice: Random) -> int:
-    return dice.randrange(0, 1000)
-
-
-BLOWS: Final[dict[str, Callable[[Random], Blow]]] = {
-    "cut-before": lambda dice: Blow(_at(dice), "cut-before", 0, dice.choice(PATHS)),
-    "cut-after": lambda dice: Blow(_at(dice), "cut-after", 0, dice.choice(PATHS)),
-    "forge": lambda dice: Blow(_at(dice), "forge", dice.choice(STATUSES), dice.choice(PATHS)),
-    "twice": lambda dice: Blow(_at(dice), "twice", dice.choice(STATUSES), dice.choice(PATHS)),
-    "half": lambda dice: Blow(_at(dice), "half", 0, dice.choice(PATHS)),
-    "hold-before": lambda dice: Blow(_at(dice), "hold-before", dice.choice((100, 400, 700)), dice.choice(PATHS)),
-    "hold-after": lambda dice: Blow(_at(dice), "hold-after", dice.choice((100, 400, 700)), dice.choice(PATHS)),
-    "vault-says": lambda dice: Blow(_at(dice), "vault-says", dice.choice((200, 800)), str(dice.choice(STATUSES))),
-    "vault-cut-off": lambda dice: Blow(_at(dice), "vault-cut-off", dice.choice((200, 800))),
-    "kill-openbao": lambda dice: Blow(_at(dice), "kill-openbao", dice.choice((0, 400))),
-    "seal-openbao": lambda dice: Blow(_at(dice), "seal-openbao", dice.choice((0, 400))),
-    "stop-openbao": lambda dice: Blow(_at(dice), "stop-openbao", dice.choice((100, 600))),
-    "kill-postgresql": lambda dice: Blow(_at(dice), "kill-postgresql", dice.choice((0, 400))),
-    "openbao-loses-postgresql": lambda dice: Blow(_at(dice), "openbao-loses-postgresql", dice.choice((0, 300))),
-    "we-lose-postgresql": lambda dice: Blow(_at(dice), "we-lose-postgresql", dice.choice((0, 300, 900))),
-    "clip-openbao": lambda dice: Blow(_at(dice), "clip-openbao"),
-    "clip-us": lambda dice: Blow(_at(dice), "clip-us"),
-    "postgresql-is-slow": lambda dice: Blow(_at(dice), "postgresql-is-slow", dice.choice((300, 900))),
-    "disk-full": lambda dice: Blow(_at(dice), "disk-full", dice.choice((200, 800))),
-    "stop-us": lambda dice: Blow(_at(dice), "stop-us", dice.choice((100, 700))),
-    "kill-us": lambda dice: Blow(_at(dice), "kill-us"),
-}
+BLOWS: Final = (
+    *("cut-before", "cut-after", "hold-before", "hold-after", "forge", "twice", "half"),
+    *("vault-says", "vault-cut-off", "kill-openbao", "seal-openbao", "stop-openbao"),
+    *("kill-postgresql", "openbao-loses-postgresql", "we-lose-postgresql", "clip-openbao", "clip-us"),
+    *("postgresql-is-slow", "disk-full", "stop-us", "kill-us"),
+)
+"""Every kind of blow; `faults.KINDS` deals them. New ones go last, and every seed means something else then."""
+LASTS: Final = (0, 100, 300, 700)

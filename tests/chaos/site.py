@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -178,7 +178,7 @@ class Site:
         """Start the control planes that are dead, to live on; until all of them do."""
 
         def all_live() -> bool:
-            return all([plane.alive or plane.live() for plane in self.planes])
+            return all(plane.alive or plane.live() for plane in self.planes)
 
         if not until(all_live, READY):
             raise AssertionError(self.planes[0].log.read_text(encoding="utf-8")[-4000:])
@@ -213,9 +213,7 @@ def site(stack: Stack, directory: Path, kind: str) -> Generator[Site]:
         cradle = Cradle()
         opened.callback(cradle.close)
         own = {**QUICK, "VAULT__ADDR": proxy.addr, "TARGETS__ORDERS__PORT": str(road.port), "STORE__URL": settings}
-        planes = [
-            MortalPlane(stack, directory, own, cradle=cradle) for _ in range(1 if kind == "sqlite" else 2)
-        ]
+        planes = [MortalPlane(stack, directory, own, cradle=cradle) for _ in range(1 if kind == "sqlite" else 2)]
         made = Site(
             stack=stack, url=url, seer=seer, proxy=proxy, line=line, road=road, reachable=reachable, planes=planes
         )
@@ -249,6 +247,3 @@ def _store(stack: Stack, directory: Path, kind: str, port: int, opened: ExitStac
 def _execute(dsn: str, statement: sql.Composed) -> None:
     with psycopg.connect(dsn, autocommit=True) as database:
         database.execute(statement)
-
-
-Settle = Callable[[], bool]

@@ -6,7 +6,6 @@ The same schedules by the thousand: `make chaos`. One again: `SEED=n make chaos`
 import os
 import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Final
 
 import pytest
