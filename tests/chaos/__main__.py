@@ -1,28 +1,33 @@
 """`python -m tests.chaos`: the long run of the fault machine, unattended.
 
-Each failure is printed with the command that repeats it, and it ends with 1 if there was one. Half of the seeds
-are played on SQLite, half on PostgreSQL with two replicas.
+Each failure is printed with the command that repeats it, and it ends with 1 if there was one. First every
+seed is walked in memory; then half of the seeds are played on SQLite, half on PostgreSQL with two replicas.
 """
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
+
+import structlog
 
 from controlplane.dev.stack import Stack
 from controlplane.settings import forget_environment
 from tests.chaos.play import Report, play
 from tests.chaos.schedule import schedule
 from tests.chaos.site import Site, site
+from tests.chaos.walk import walk
 
 STORES: Final = ("sqlite", "postgresql")
+MEMORY: Final = "memory"
 _AT_ONCE: Final = 100
 """Schedules on one stack; then everything begins anew."""
 
@@ -32,6 +37,7 @@ class Tally:
     """What the whole run came to."""
 
     reports: list[Report] = field(default_factory=list[Report])
+    walks: int = 0
     failed: list[str] = field(default_factory=list[str])
 
     def tell(self) -> None:
@@ -39,9 +45,10 @@ class Tally:
         reports = self.reports
         blows = Counter(blow for report in reports for blow in report.blows)
         say(
-            f"{len(reports)} schedules held, {len(self.failed)} failed; "
+            f"{self.walks} walks in memory and {len(reports)} schedules on real servers, {len(self.failed)} failed; "
             f"{sum(report.grants for report in reports)} grants, "
             f"{sum(report.deaths for report in reports)} deaths of control planes by kill -9, "
+            f"{sum(report.by_own_hand for report in reports)} of them at a chosen instruction; "
             f"{sum(report.lost for report in reports)} logins that OpenBao lost and a receipt owned up to"
         )
         say("blows: " + ", ".join(f"{kind} {number}" for kind, number in sorted(blows.items())))
@@ -61,19 +68,42 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="this one only")
-    parser.add_argument("--store", choices=STORES, help="on this store only")
+    parser.add_argument("--store", choices=(MEMORY, *STORES), help="on this store only")
     given = parser.parse_args()
     forget_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # whoever ends it finds nothing left behind
     seeds = range(given.first, given.first + given.seeds) if given.seed is None else [given.seed]
     tally = Tally()
     began = time.monotonic()
-    for kind in STORES if given.store is None else [given.store]:
+    if given.store == MEMORY or (given.store is None and given.seed is None):
+        _walk(seeds, tally)
+    for kind in STORES if given.store is None else {given.store} - {MEMORY}:
         mine = [seed for seed in seeds if given.seed is not None or given.store or STORES[seed % 2] == kind]
         while mine:
             mine = _run(kind, mine, tally)
     tally.tell()
     say(f"{time.monotonic() - began:.0f} s")
     return 1 if tally.failed else 0
+
+
+def _walk(seeds: Iterable[int], tally: Tally) -> None:
+    """The same seeds in memory first, for that takes minutes only."""
+    structlog.configure(processors=[_dropped])
+    for seed in seeds:
+        try:
+            walk(seed)
+        except Exception:  # noqa: BLE001 # whatever it is, the run goes on and tells
+            _told(tally, seed, MEMORY)
+        tally.walks += 1
+
+
+def _dropped(*_: object) -> NoReturn:
+    raise structlog.DropEvent
+
+
+def _told(tally: Tally, seed: int, kind: str) -> None:
+    tally.failed.append(f"make chaos SEED={seed} STORE={kind}")
+    say(f"FAILED {kind} {traceback.format_exc()}\nagain: {tally.failed[-1]}")
 
 
 def _run(kind: str, seeds: Sequence[int], tally: Tally) -> Sequence[int]:
@@ -98,8 +128,7 @@ def _one(made: Site, kind: str, seed: int, tally: Tally) -> bool:
     try:
         report = play(made, schedule(seed, replicas=len(made.planes)))
     except Exception:  # noqa: BLE001 # whatever it is, the run goes on and tells
-        tally.failed.append(f"SEED={seed} STORE={kind} make chaos")
-        say(f"FAILED {kind} {traceback.format_exc()}\nagain: {tally.failed[-1]}")
+        _told(tally, seed, kind)
         return False
     tally.reports.append(report)
     say(f"{kind} {report}")

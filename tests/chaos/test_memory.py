@@ -1,12 +1,11 @@
 """Thousands of steps in memory: crashes, outages, clock jumps, two replicas that interleave, and the claim after each.
 
-Seeded walks do most of it, and `SEED=n` repeats one; hypothesis looks for the shortest way to what it finds itself
-(P2-P4, P6; G01-G18, R01-R29).
+Seeded walks do most of it, and `make chaos SEED=n STORE=memory` repeats one; hypothesis looks for the shortest way to
+what it finds itself (P2-P4, P6; G01-G18, R01-R29).
 """
 
 import os
 from datetime import timedelta
-from random import Random
 from typing import Final
 
 import pytest
@@ -15,52 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from typing_extensions import override
 
-from tests.chaos.memory import ENTITLEMENTS, LONG, SHORT, TRAPS, TROUBLES, Machine, Trap
+from tests.chaos.memory import TRAPS, TROUBLES, Machine, Trap
+from tests.chaos.walk import KEYS, NAMES, SECONDS, TTLS, walk
 
 SEEDS: Final = int(os.environ.get("CHAOS_WALKS", "300"))
-STEPS: Final = 60
-NAMES: Final = tuple(each.entitlement.name for each in ENTITLEMENTS)
-KEYS: Final = (None, None, None, "k-1", "k-2")
-TTLS: Final = (None, SHORT, LONG)
-SECONDS: Final = (1, 5, 11, 30, 61, 180)
-
-
-def walk(seed: int) -> None:
-    """One schedule: what a seed stands for, whatever the machine or the day."""
-    dice = Random(seed)  # noqa: S311 # what happens when, not what to keep secret
-    machine = Machine()
-
-    def trap() -> Trap:
-        return (dice.choice(TRAPS), dice.randrange(10)) if dice.random() < 0.6 else None
-
-    def replica() -> int:
-        return dice.randrange(2)
-
-    actions = (
-        (8, lambda: machine.ask(replica(), dice.choice(NAMES), dice.choice(KEYS), dice.choice(TTLS), trap())),
-        (3, lambda: machine.open(dice.randrange(9))),
-        (4, lambda: machine.finish(replica(), dice.randrange(4), trap())),
-        (6, lambda: machine.work(replica(), trap())),
-        (3, lambda: machine.reconcile(replica(), trap())),
-        (6, lambda: machine.pass_time(dice.choice(SECONDS))),
-        (3, lambda: machine.trouble(replica(), dice.choice(TROUBLES))),
-        (3, lambda: machine.trouble(0, "repair")),
-        (1, machine.settle),
-    )
-    weights = [weight for weight, _ in actions]
-    for _, act in dice.choices(actions, weights, k=STEPS):
-        act()
-    machine.end()
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_after_each_of_many_seeded_walks_what_lives_is_what_is_active(block: int) -> None:
-    named = os.environ.get("SEED")
-    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10) if named is None else [int(named)]:
+    for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
         try:
             walk(seed)
         except BaseException as error:
-            error.add_note(f"again: SEED={seed} python -m pytest tests/chaos/test_memory.py -k seeded")
+            error.add_note(f"again: make chaos SEED={seed} STORE=memory")
             raise
 
 

@@ -1,6 +1,6 @@
 """kill -9 of real servers and control planes by seeded schedules; after each, the oracle (P2-P4, P6; G01-G18, R01-R29).
 
-The same schedules by the thousand: `make chaos`. One again: `SEED=n make chaos`.
+The same schedules by the thousand: `make chaos`. One of them again: `make chaos SEED=n STORE=sqlite`.
 """
 
 import os
