@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
@@ -35,6 +35,8 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Situation, Usage
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -623,6 +625,14 @@ class Recorder(Protocol):
 
     def __call__(self, kind: Kind, grant: GrantId | None = None, /, **body: JsonValue) -> Event:
         """An event of now, with a new id."""
+        ...
+
+
+class Meanwhile(Protocol):
+    """Runs something beside the caller."""
+
+    def __call__(self, call: Callable[[], T]) -> Callable[[], T]:
+        """Begin `call`; what is given back waits for it, returns what it returns and raises what it raises."""
         ...
 
 

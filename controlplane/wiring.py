@@ -70,9 +70,11 @@ from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
-from controlplane.world import RandomIds, SystemClock
+from controlplane.world import RandomIds, SystemClock, Threads
 
 TASK_KEY = "task.pem"
+_MEANWHILE = 48
+"""As many threads as the HTTP door has: no request that issues waits for another."""
 _LOOK = timedelta(seconds=2)
 _ROUND = timedelta(minutes=2)
 """How long a round of the reconciler may take before another replica begins one."""
@@ -112,6 +114,7 @@ class ControlPlane:
     session: JwtSession
     skew: Skew
     postgresql: PostgresqlProber
+    threads: Threads
     epochs: Epochs
     restore: Restore
 
@@ -136,6 +139,7 @@ class ControlPlane:
 
     def close(self) -> None:
         """Close every connection; the worker has stopped before."""
+        self.threads.close()
         self.postgresql.close()
         self.vault.close()
         self.session.close()
@@ -147,7 +151,7 @@ def wire(settings: Settings) -> ControlPlane:
 
     Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
     """
-    clock, ids = SystemClock(), RandomIds()
+    clock, ids, threads = SystemClock(), RandomIds(), Threads(_MEANWHILE)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
@@ -214,6 +218,7 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         layout=layout,
         wake=worker.wake,
+        meanwhile=threads,
     )
     tells = [
         TellSink(
@@ -298,6 +303,7 @@ def wire(settings: Settings) -> ControlPlane:
         session=session,
         skew=skew,
         postgresql=postgresql,
+        threads=threads,
         epochs=epochs,
         restore=Restore(
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling

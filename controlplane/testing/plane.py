@@ -47,11 +47,12 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Policy, Prober, Store, Transaction
+from controlplane.ports import Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
@@ -111,6 +112,7 @@ class FakePlane:
         ids: CountingIds | None = None,
         policy: Policy | None = None,
         started: bool = False,
+        meanwhile: Meanwhile = at_once,
     ) -> None:
         self.clock, self.ids = clock or FakeClock(), ids or CountingIds()
         self.journal = Journal()
@@ -152,6 +154,7 @@ class FakePlane:
             engines=engines(),
             layout=LAYOUT,
             wake=self._wake,
+            meanwhile=meanwhile,
         )
         self.epochs = Epochs(clock=self.clock, record=record, store=store_, census=self.vault.census)
         if not started:
