@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Final, NoReturn
 
 import structlog
@@ -71,7 +72,7 @@ def main() -> int:
     parser.add_argument("--store", choices=(MEMORY, *STORES), help="on this store only")
     given = parser.parse_args()
     forget_environment()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # whoever ends it finds nothing left behind
+    signal.signal(signal.SIGTERM, _stop)
     seeds = range(given.first, given.first + given.seeds) if given.seed is None else [given.seed]
     tally = Tally()
     began = time.monotonic()
@@ -84,6 +85,11 @@ def main() -> int:
     tally.tell()
     say(f"{time.monotonic() - began:.0f} s")
     return 1 if tally.failed else 0
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    """On the way out everything is stopped and removed: whoever ends the run finds nothing left behind."""
+    sys.exit(1)
 
 
 def _walk(seeds: Iterable[int], tally: Tally) -> None:

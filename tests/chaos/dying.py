@@ -87,9 +87,7 @@ def _live(order: Mapping[str, Any]) -> None:
         os.dup2(file, number)
     sys.argv = ["shorthold", *order["arguments"]]
     if after := order["after"]:
-        countdown = Countdown(after, die)
-        threading.settrace(countdown.trace)
-        sys.settrace(countdown.trace)
+        threading.settrace(Countdown(after, die).trace)  # all verbs run in threads: this one only starts and listens
     main()
 
 

@@ -91,7 +91,9 @@ class _Storm:
         for number in range(len(site.planes)):
             self._bear(number)
         began = time.monotonic()
-        self._due = [(began + blow.at / 1000, partial(self._deal, blow)) for blow in schedule.blows]
+        self._due: list[tuple[float, Callable[[], object]]] = [
+            (began + blow.at / 1000, partial(self._deal, blow)) for blow in schedule.blows
+        ]
 
     def goes_on(self) -> bool:
         """Whether anything is still to come."""
