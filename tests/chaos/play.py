@@ -21,6 +21,7 @@ from tests.chaos.site import Site
 
 SETTLED_WITHIN: Final = timedelta(seconds=60)
 """After the last fault, for everything to be as it was decided."""
+_LINES: Final = 30
 _OPEN: Final = {"pending", "approved", "issuing", "revoking", "irrevocable"}
 
 
@@ -59,7 +60,8 @@ def play(site: Site, schedule: Schedule) -> Report:
         _settle(site, lambda: _all_ended(site))
         _judge(site, told, report)
     except Exception as error:
-        error.add_note(f"{schedule}")
+        log = site.planes[0].log.read_text(encoding="utf-8", errors="replace").splitlines()
+        error.add_note("\n".join([f"{schedule}", "The end of its log:", *log[-_LINES:]]))
         raise
     deaths = sum((plane.deaths for plane in site.planes), Counter[str]())
     report.deaths, report.by_own_hand = deaths.total(), deaths["by its own hand"]
