@@ -21,6 +21,8 @@ from tests.chaos.site import Site
 
 SETTLED_WITHIN: Final = timedelta(seconds=60)
 """After the last fault, for everything to be as it was decided."""
+RECONCILED_WITHIN: Final = timedelta(seconds=150)
+"""For what only the reconciler finds: whoever dies amid its round keeps the next one from beginning for two minutes."""
 _LINES: Final = 30
 _OPEN: Final = {"pending", "approved", "issuing", "revoking", "irrevocable"}
 
@@ -176,7 +178,7 @@ def _judge(site: Site, told: Told, report: Report) -> None:
         found = oracle.compare(site, oracle.look(site), told)
         return not found.amiss
 
-    if not until(content, SETTLED_WITHIN, every=0.2):
+    if not until(content, RECONCILED_WITHIN, every=0.2):
         raise AmissError("\n".join(found.amiss))
     report.zombies = max(report.zombies, found.zombies)
     if found.lost:

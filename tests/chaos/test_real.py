@@ -15,7 +15,7 @@ from tests.chaos.play import play
 from tests.chaos.schedule import schedule
 from tests.chaos.site import Site, site
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 KINDS: Final = ("sqlite", "postgresql")
 SEEDS: Final = range(int(os.environ.get("CHAOS_SCHEDULES", "8")))
