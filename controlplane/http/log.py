@@ -48,7 +48,7 @@ def configure() -> None:
 
 
 class _Lossy:
-    """Where log lines go, or are lost: a full disk under the log keeps no grant from its end, and no worker from work."""
+    """Where log lines go, or get lost: a full disk under the log keeps no worker from its work."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

@@ -27,9 +27,9 @@ class Held:
     _answered: threading.Event = field(default_factory=threading.Event)
     _released: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self) -> None:
+    def wait(self, patience: float = _PATIENCE) -> None:
         """Until the server has done its work and its answer is held. Raises: TimeoutError: nobody sent it."""
-        if not self._answered.wait(_PATIENCE):
+        if not self._answered.wait(patience):
             raise TimeoutError(f"nobody sent {self.after!r}")
 
     def release(self) -> None:

@@ -1,6 +1,7 @@
 """What agents do to a control plane that may die under their hands, and what they were told before it did."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from tests.chaos.schedule import Move
 from tests.chaos.site import MortalPlane
 
 _PATIENCE: Final = 4.0
-_TRIES: Final = 8
 _AGAIN: Final = "150"
+_TRIES: Final = defaultdict[str, int](lambda: 8, ask=30)
+"""Without a grant there is nothing to do."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ def at_work(plane: MortalPlane, name: str, moves: Sequence[Move], told: Told) ->
         with plane.agent(AGENT, timeout=_PATIENCE) as client:
             agent = Agent(plane, client, told, name)
             for move in moves:
-                for _ in range(_TRIES):
+                for _ in range(_TRIES[move.verb]):
                     with suppress(ControlPlaneError):
                         VERBS[move.verb](agent, move.argument)
                         break

@@ -14,6 +14,8 @@ from controlplane.testing.fault_proxy import Fault, When
 from tests.chaos.schedule import Blow
 from tests.chaos.site import Site
 
+_COMMIT: Final = b"commit\x00"  # how OpenBao's plugin ends the transaction that makes or ends a login
+_SOON: Final = 0.6
 End = Callable[[], object]
 Deal = Callable[[Site, Blow], End | None]
 
@@ -76,6 +78,18 @@ def _cut_off(site: Site, _: Blow) -> End:
 
 def _kill_openbao(site: Site, _: Blow) -> End:
     site.kill_openbao()
+    return site.start_openbao
+
+
+def _kill_openbao_amid_commit(site: Site, _: Blow) -> End:
+    """PostgreSQL has made or ended a login, and OpenBao dies before it knows (docs/vault-facts.md, fact 5)."""
+    held = site.line.hold(_COMMIT)
+    try:
+        with suppress(TimeoutError):
+            held.wait(_SOON)
+        site.kill_openbao()
+    finally:
+        held.release()
     return site.start_openbao
 
 
@@ -176,4 +190,5 @@ KINDS: Final[Mapping[str, Deal]] = {
     "disk-full": _disk_full,
     "stop-us": _stop_us,
     "kill-us": _kill_us,
+    "kill-openbao-amid-commit": _kill_openbao_amid_commit,
 }

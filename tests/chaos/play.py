@@ -68,6 +68,7 @@ def play(site: Site, schedule: Schedule) -> Report:
     deaths = sum((plane.deaths for plane in site.planes), Counter[str]())
     report.deaths, report.by_own_hand = deaths.total(), deaths["by its own hand"]
     report.grants = len({grant["id"] for grant in oracle.grants(site)} - before)
+    site.granted += report.grants
     report.seconds = time.monotonic() - began
     report.blows = [blow.kind for blow in schedule.blows]
     return report

@@ -99,7 +99,7 @@ BLOWS: Final = (
     *("cut-before", "cut-after", "hold-before", "hold-after", "forge", "twice", "half"),
     *("vault-says", "vault-cut-off", "kill-openbao", "seal-openbao", "stop-openbao"),
     *("kill-postgresql", "openbao-loses-postgresql", "we-lose-postgresql", "clip-openbao", "clip-us"),
-    *("postgresql-is-slow", "disk-full", "stop-us", "kill-us"),
+    *("postgresql-is-slow", "disk-full", "stop-us", "kill-us", "kill-openbao-amid-commit"),
 )
 """Every kind of blow; `faults.KINDS` deals them. New ones go last, and every seed means something else then."""
 LASTS: Final = (0, 100, 300, 700)

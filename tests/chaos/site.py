@@ -135,6 +135,8 @@ class Site:
     """Between us and PostgreSQL: the prober's questions, and the store where it is there."""
     reachable: "Reachable"
     planes: Sequence[MortalPlane]
+    granted: int = 0
+    """In all schedules that were played on it."""
 
     def start_openbao(self) -> None:
         """Start it, unsealed; one that runs well is left alone."""
