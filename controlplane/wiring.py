@@ -17,6 +17,7 @@ from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
+from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
@@ -26,6 +27,7 @@ from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
@@ -90,6 +92,8 @@ class ControlPlane:
     show: ShowGrant
     who_could: WhoCould
     finish: FinishGrant
+    finish_task: FinishTask
+    show_task: ShowTask
     watch: Watch
     approve: ApproveGrant
     deny: DenyGrant
@@ -266,6 +270,8 @@ def wire(settings: Settings) -> ControlPlane:
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        show_task=ShowTask(store=store),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
         deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
