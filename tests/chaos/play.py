@@ -63,7 +63,16 @@ def play(site: Site, schedule: Schedule) -> Report:
         _judge(site, told, report)
     except Exception as error:
         log = site.planes[0].log.read_text(encoding="utf-8", errors="replace").splitlines()
-        error.add_note("\n".join([f"{schedule}", "The end of its log:", *log[-_LINES:]]))
+        error.add_note(
+            "\n".join(
+                [
+                    f"again: make chaos SEED={schedule.seed} STORE={site.kind}",
+                    f"{schedule}",
+                    "The end of its log:",
+                    *log[-_LINES:],
+                ]
+            )
+        )
         raise
     deaths = sum((plane.deaths for plane in site.planes), Counter[str]())
     report.deaths, report.by_own_hand = deaths.total(), deaths["by its own hand"]

@@ -126,6 +126,7 @@ class Site:
     """The servers of one run, one store, and control planes over it; made by `site`."""
 
     stack: Stack
+    kind: str
     url: str
     seer: Witness
     proxy: FaultProxy
@@ -217,7 +218,15 @@ def site(stack: Stack, directory: Path, kind: str) -> Generator[Site]:
         own = {**QUICK, "VAULT__ADDR": proxy.addr, "TARGETS__ORDERS__PORT": str(road.port), "STORE__URL": settings}
         planes = [MortalPlane(stack, directory, own, cradle=cradle) for _ in range(1 if kind == "sqlite" else 2)]
         made = Site(
-            stack=stack, url=url, seer=seer, proxy=proxy, line=line, road=road, reachable=reachable, planes=planes
+            stack=stack,
+            kind=kind,
+            url=url,
+            seer=seer,
+            proxy=proxy,
+            line=line,
+            road=road,
+            reachable=reachable,
+            planes=planes,
         )
         opened.callback(made.calm)
         made.revive()
