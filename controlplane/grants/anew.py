@@ -29,9 +29,6 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
 from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Spool, Store, Transaction, Wake
 
-_STAYS = BUDGETS | {"parent-ends-too-soon"}
-"""Reasons for which nothing new is granted, and nothing that is in use ends."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
@@ -47,7 +44,7 @@ class Known:
 class Anew:
     """What was decided. `changed` are the reasons for which the grant must end, none where it may go on.
 
-    `refused` is why it may go on and get no more: a freeze, a budget, or a parent that ends soon itself.
+    `refused` is why it may go on and get no more: a freeze, or a budget.
     """
 
     asked: GrantRequest
@@ -116,7 +113,7 @@ class DecideAnew:
         )
         decision = decide(entitlement, who, asked, situation, known.rule)
         noes = decision.reasons if isinstance(decision, Deny) else ()
-        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in _STAYS]
+        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in BUDGETS]
         if known.compiled is not None and known.compiled.entitlement.admits(who):  # nobody else learns of a change
             changed += self._otherwise(known, known.compiled)
         refused = refusal(f"a later end of {grant.id}", decision) if noes and not changed else None

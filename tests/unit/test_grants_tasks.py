@@ -499,4 +499,4 @@ def test_c21_a_part_whose_parent_ends_soon_goes_on_until_then(plane: FakePlane) 
     part = ask(plane, "T-1/a", parent="T-1")
     plane.clock.advance(whole.ttl - MIN_TTL / 2)
     assert plane.heartbeat(plane.agent(), part.id).state is State.ACTIVE
-    assert codes(lambda: plane.renew(plane.agent(), part.id)) == ["parent-ends-too-soon"]
+    assert codes(lambda: plane.renew(plane.agent(), part.id)) == ["ttl-above-maximum"]
