@@ -31,6 +31,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -214,6 +215,14 @@ def wire(settings: Settings) -> ControlPlane:
         hold=settings.worker.hold,
         reconcile=reconcile if compare else None,
         every=compare or timedelta(0),
+        begin=EndUnvouched(
+            clock=clock,
+            record=record,
+            store=store,
+            leases=leases,
+            wake=lambda: None,  # the next tick finds them
+            issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
+        ),
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(

@@ -34,6 +34,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -212,6 +213,14 @@ class FakePlane:
             within=ISSUING_WITHIN,
             skew=lambda: self.ahead,
             gate=self.epochs.gate,
+        )
+        self.end_unvouched = EndUnvouched(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            leases=leases,
+            wake=self._wake,
+            issuers=frozenset({self.issuer.name}),
         )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
         self.watch = Watch(

@@ -44,9 +44,11 @@ class Worker:
         hold: timedelta,
         reconcile: Callable[[], object] | None = None,
         every: timedelta = timedelta(seconds=10),
+        begin: Callable[[], object] | None = None,
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
+        self._unbegun = begin
         self._stopping = threading.Event()
         first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
         self._first, self._lanes = first, (first, again)
@@ -58,6 +60,8 @@ class Worker:
         """Begin; what became due while nobody ran comes first."""
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
         self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
+        if self._unbegun is not None:
+            self._scheduler.add_job(self._begin, "interval", seconds=self._tick.total_seconds())
         if self._compare is not None:
             self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
         self._scheduler.start()
@@ -76,6 +80,16 @@ class Worker:
         self._scheduler.shutdown(wait=False)
         for lane in self._lanes:
             lane.join()
+
+    def _begin(self) -> None:
+        """Do what is done once at the start, as soon as it can be done."""
+        if self._unbegun is None or self._stopping.is_set():
+            return
+        try:
+            self._unbegun()
+            self._unbegun = None
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_begin", code=error.code, detail=error.detail)
 
     def _reconcile(self) -> None:
         """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""

@@ -1,6 +1,7 @@
 """Renewing: everything decided anew, all of it extended or none, and revoking always wins (C8, C11, C15, P2, P8)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Why
+from controlplane.model.identity import IssuerName
 from controlplane.model.lease import LeaseId
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import FakePlane
@@ -415,6 +417,22 @@ def test_neither_a_wrong_clock_nor_a_restored_store_gives_a_later_end(plane: Fak
     with pytest.raises(StoreBehindError):
         restored.renew(restored.agent(), first.id)
     assert restored.heartbeat(restored.agent(), first.id).expires_at == first.expires_at
+
+
+def test_c11_an_issuer_that_was_removed_from_the_settings_ends_what_its_workloads_hold(plane: FakePlane) -> None:
+    id = plane.ask().grant.id
+    assert plane.end_unvouched() == 0
+    without = replace(plane.end_unvouched, issuers=frozenset({IssuerName("another")}))
+    plane.journal.fail("before", "commit grant.ended", StoreUnavailableError)
+    with pytest.raises(StoreUnavailableError):
+        without()
+    assert plane.vault.target.users == set()
+    assert without() == 1
+    assert without() == 0
+    (event,) = plane.events(Kind.GRANT_ENDED, id)
+    assert (event.body["why"], "issuer dev" in str(event.body["detail"])) == ("context-changed", True)
+    plane.work()
+    assert (plane.grant(id).state, plane.grant(id).why) == (State.REVOKED, Why.CONTEXT_CHANGED)
 
 
 # Interrupted ------------------------------------------------------------------------------------------------------
