@@ -18,6 +18,7 @@ from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
+from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
@@ -29,6 +30,7 @@ from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unvouched import EndUnvouched
@@ -97,6 +99,8 @@ class ControlPlane:
     renew: RenewGrant
     heartbeat: TakeHeartbeat
     finish: FinishGrant
+    finish_task: FinishTask
+    show_task: ShowTask
     watch: Watch
     approve: ApproveGrant
     deny: DenyGrant
@@ -306,6 +310,8 @@ def wire(settings: Settings) -> ControlPlane:
         ),
         heartbeat=TakeHeartbeat(clock=clock, store=store, anew=anew),
         finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        show_task=ShowTask(store=store),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
         deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),

@@ -19,6 +19,7 @@ from controlplane.http import (
     problems,
     renewals,
     reviews,
+    tasks,
     threads,
 )
 from controlplane.http.envelope import Envelope
@@ -70,7 +71,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, renewals, approvals, reviews, entitlements, freezes, audit, health, metrics):
+    for part in (grants, renewals, tasks, approvals, reviews, entitlements, freezes, audit, health, metrics):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

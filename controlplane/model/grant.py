@@ -73,6 +73,7 @@ class Why(StrEnum):
     FROZEN = "frozen"  # a freeze came while it was being issued: its agent got nothing
     REFUSED = "refused"  # Vault said no to the login: nothing was made
     LOST = "lost"  # Vault does not know its token any more: somebody ended it there, or Vault was restored
+    PARENT_ENDED = "parent-ended"  # the task it was a part of, or the grant of it that it hung from, ended
     CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
     CONTEXT_CHANGED = "context-changed"  # decided anew, it would not be granted any more
     HEARTBEAT_LOST = "heartbeat-lost"  # a beat did not come in time
@@ -87,7 +88,8 @@ class Grant:
     never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
     everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
     `person` is who is behind the subject, where the issuer says; `unusual` is what differed from what the workload
-    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all.
+    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all. `under` is
+    the grant of the parent task that it hangs from: it never has more than that one, and ends with it.
     `ttl` is all of its life, with what renewals added; `heartbeat_due_at` is by when the next beat has to come, None
     where none does. While a renewal is under way, Vault may let it live until `renewing_to` already; one that has not
     come to its end at `renewing_by` is undone.
@@ -108,6 +110,7 @@ class Grant:
     ttl: timedelta
     unusual: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
+    under: GrantId | None = None
     idempotency_key: str | None = None
     request_digest: str
     paths: tuple[str, ...] = ()

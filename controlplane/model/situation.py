@@ -6,6 +6,7 @@ from datetime import datetime
 from controlplane.model.freeze import Freeze
 from controlplane.model.grant import GrantId
 from controlplane.model.network import Address
+from controlplane.model.task import Line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +30,9 @@ class Situation:
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
     None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
     None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
-    are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
-    `renewing`: it is asked whether a grant may live longer, and not whether it is made.
+    are the workload's grants, of any entitlement, that wait for people; counted only where people must agree. `line`
+    is the place of the task that is asked for, None where nobody looked. `renewing`: it is asked whether a grant may
+    live longer, and not whether it is made.
     """
 
     at: datetime
@@ -41,3 +43,4 @@ class Situation:
     freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None
     renewing: bool = False
+    line: Line | None = None

@@ -21,6 +21,7 @@ from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
+from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
@@ -32,6 +33,7 @@ from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unvouched import EndUnvouched
@@ -107,7 +109,7 @@ class FakePlane:
     Like one that has run for a while, it has compared its store with Vault; one that has just `started` has not.
     """
 
-    def __init__(  # noqa: PLR0915 # a list: one statement for each verb
+    def __init__(  # noqa: PLR0915 # a statement for each verb
         self,
         *entitlements: Compiled,
         store: FakeStore | None = None,
@@ -223,6 +225,8 @@ class FakePlane:
             issuers=frozenset({self.issuer.name}),
         )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        self.finish_task = FinishTask(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        self.show_task = ShowTask(store=store_)
         self.watch = Watch(
             clock=self.clock,
             record=record,

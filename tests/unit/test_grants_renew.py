@@ -403,6 +403,27 @@ def test_c19_broken_glass_is_renewed_although_its_own_review_is_open() -> None:
     assert renew(plane, first.id).grant.expires_at == first.expires_at + MINUTE
 
 
+def test_c21_a_part_of_a_task_never_outlives_what_it_hangs_from_and_ends_with_it(plane: FakePlane) -> None:
+    whole = plane.ask(task="T-1").grant
+    part = plane.ask(task="T-1.1", parent="T-1", ttl=2 * MINUTE).grant
+    assert part.under == whole.id
+    plane.clock.advance(MINUTE)
+    with pytest.raises(DeniedError) as refused:
+        renew(plane, part.id, ttl=5 * MINUTE)
+    assert "hangs from" in refused.value.reasons[0].detail
+    assert renew(plane, part.id).grant.expires_at == whole.expires_at
+    later = renew(plane, whole.id).grant
+    assert renew(plane, part.id).grant.expires_at == later.expires_at
+    plane.clock.advance(5 * MINUTE - 2 * SECOND)
+    assert plane.heartbeat(plane.agent(), part.id).state is State.ACTIVE
+    plane.entitlements.by_name.clear()
+    with pytest.raises(ContextChangedError):
+        renew(plane, whole.id)
+    plane.wait(SECOND)
+    assert {plane.grant(id).state for id in (whole.id, part.id)} == {State.REVOKED}
+    assert plane.alive() == []
+
+
 def test_neither_a_wrong_clock_nor_a_restored_store_gives_a_later_end(plane: FakePlane) -> None:
     first = plane.ask().grant
     plane.clock.advance(MINUTE)
