@@ -34,6 +34,7 @@ from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
+from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -225,6 +226,15 @@ def wire(settings: Settings) -> ControlPlane:
         every=compare or timedelta(0),
         save_unsaved=SaveUnsaved(clock=clock, store=store, spool=spool),
         end_unclaimed=EndUnclaimed(clock=clock, store=store, leases=leases),
+        begin=EndUnvouched(
+            clock=clock,
+            record=record,
+            store=store,
+            leases=leases,
+            spool=spool,
+            wake=lambda: None,  # the next tick finds them
+            issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
+        ),
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(

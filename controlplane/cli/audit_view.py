@@ -45,7 +45,7 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0
             return f"{body['reason']}{f' (and {more} before it that are not told)' if more else ''}"
         case Kind.GRANT_ALLOWED | Kind.GRANT_REQUESTED | Kind.TOKEN_REPLAYED | Kind.GLASS_BROKEN:
             return _asked(body)
-        case Kind.GRANT_REFUSED:
+        case Kind.GRANT_REFUSED | Kind.RENEWAL_REFUSED:
             reasons = cast("list[Mapping[str, JsonValue]]", body["reasons"])
             return f"{_asked(body)}: {', '.join(str(why['code']) for why in reasons)}"
         case Kind.GRANT_EXPLAINED:
@@ -64,6 +64,8 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0
             return f"{body['scope']}: {body['principal']}"
         case Kind.GRANT_ISSUED:
             return f"{body['delivery']}, until {instant(str(body['expires_at']))}"
+        case Kind.RENEWAL_ALLOWED | Kind.GRANT_RENEWED | Kind.RENEWAL_UNDONE:
+            return f"until {instant(str(body['until']))}"
         case Kind.LEASE_REVOKED:
             proof = "verified gone" if body["verified"] else "NOT verified"
             return f"{body['principal']}: {proof}, {body['method']}"

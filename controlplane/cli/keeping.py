@@ -80,6 +80,8 @@ def _keep_beating(api: Shorthold, id: str, pause: timedelta) -> None:
         else:
             if ends is None or ends != _instant(answer["expires_at"]):
                 _tell(answer, pause)
+                if (due := answer["heartbeat_due_at"]) and clock.now() + pause >= _instant(due):
+                    say("The next beat would come too late: choose a shorter --every.")
             ends = _instant(answer["expires_at"])
         time.sleep(pause.total_seconds())
 

@@ -127,12 +127,14 @@ class RenewGrant:
         grant, now = known.grant, found.situation.at
         # Whoever agreed, agreed to this long and no longer.
         longest = entitlement.ttl.max if entitlement.approval is None else min(grant.ttl, entitlement.ttl.max)
-        cover = None if found.situation.line is None else found.situation.line.cover
-        latest = min(grant.began_at + longest, grant.began_at + longest if cover is None else cover.expires_at)
+        latest, why = grant.began_at + longest, f": {format_duration(longest)} from its beginning"
+        if entitlement.approval is not None:
+            why = ": people have agreed to no more"
+        if (cover := found.situation.line and found.situation.line.cover) is not None and cover.expires_at < latest:
+            latest, why = cover.expires_at, ", as the grant that it hangs from"
         wanted = now + (ttl or min(entitlement.ttl.default, latest - now))
         if wanted > latest or latest < grant.expires_at + _SAME:
-            agreed = ", and people have agreed to no more" if entitlement.approval is not None else ""
-            detail = f"it may live {format_duration(longest)} from its beginning, until {_text(latest)}{agreed}"
+            detail = f"it may live until {_text(latest)} at most{why}"
             return None, (Reason(decision=Decides.SCOPE, code="ttl-above-maximum", detail=detail),)
         if wanted < grant.expires_at + _SAME:
             return None, ()

@@ -37,6 +37,7 @@ from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import SaveUnsaved
+from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -217,6 +218,15 @@ class FakePlane:
             within=ISSUING_WITHIN,
             skew=lambda: self.ahead,
             gate=self.epochs.gate,
+        )
+        self.end_unvouched = EndUnvouched(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            leases=leases,
+            spool=self.spool,
+            wake=self._wake,
+            issuers=frozenset({self.issuer.name}),
         )
         self.finish = FinishGrant(
             clock=self.clock, record=record, store=store_, leases=leases, spool=self.spool, wake=self._wake

@@ -46,10 +46,12 @@ class Worker:
         every: timedelta = timedelta(seconds=10),
         save_unsaved: Callable[[], bool] | None = None,
         end_unclaimed: Callable[[], object] | None = None,
+        begin: Callable[[], object] | None = None,
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
         self._save_unsaved, self._end_unclaimed = save_unsaved, end_unclaimed
+        self._unbegun = begin
         self._stopping = threading.Event()
         first, again = (
             _Lane(store, clock, reap, threads=threads, hold=hold, again=again, cannot=self._cannot_claim)
@@ -66,6 +68,8 @@ class Worker:
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
         self._scheduler.add_job(self._catch_up, "interval", seconds=self._tick.total_seconds())
         self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
+        if self._unbegun is not None:
+            self._scheduler.add_job(self._begin, "interval", seconds=self._tick.total_seconds())
         if self._compare is not None:
             self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
         self._scheduler.start()
@@ -84,6 +88,16 @@ class Worker:
         self._scheduler.shutdown(wait=False)
         for lane in self._lanes:
             lane.join()
+
+    def _begin(self) -> None:
+        """Do what is done once at the start, as soon as it can be done."""
+        if self._unbegun is None or self._stopping.is_set():
+            return
+        try:
+            self._unbegun()
+            self._unbegun = None
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_begin", code=error.code, detail=error.detail)
 
     def _reconcile(self) -> None:
         """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""

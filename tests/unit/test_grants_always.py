@@ -47,6 +47,11 @@ STEPS = (
     "leases.revoke_token",
     "leases.facts",
     "prober.ask",
+    "commit renewal.allowed",
+    "leases.extend",
+    "leases.renew",
+    "commit grant.renewed",
+    "commit renewal.undone",
     "commit lease.revoked grant.revoked",
 )
 
@@ -65,7 +70,9 @@ class Life(RuleBasedStateMachine):
         scope = {"engine": "database", "connection": "orders", "privileges": ["select on table sales.orders"]}
         self.plane = FakePlane(
             compiled_entitlement(),
-            compiled_entitlement(entitlement="two-scopes", scopes=[{**scope, "name": "a"}, {**scope, "name": "b"}]),
+            compiled_entitlement(
+                entitlement="two-scopes", scopes=[{**scope, "name": "a"}, {**scope, "name": "b"}], heartbeat="30s"
+            ),
             compiled_entitlement(entitlement="asks-people", approval={"quorum": 1, "from": ["group:oncall"]}),
         )
 
@@ -96,6 +103,20 @@ class Life(RuleBasedStateMachine):
             id = grants[number % len(grants)].id
             self._survive(lambda: self.plane.finish(self.plane.agent(), id, why))
 
+    @rule(number=st.integers(0, 5), ttl=st.sampled_from([None, timedelta(minutes=2), timedelta(minutes=12)]))
+    def renew(self, number: int, ttl: timedelta | None) -> None:
+        active = self.plane.store.grants(states=[State.ACTIVE])
+        if active:
+            id = active[number % len(active)].id
+            self._survive(lambda: self.plane.renew(self.plane.agent(), id, ttl=ttl))
+
+    @rule(number=st.integers(0, 5))
+    def beat(self, number: int) -> None:
+        grants = self.plane.store.grants()
+        if grants:
+            id = grants[number % len(grants)].id
+            self._survive(lambda: self.plane.heartbeat(self.plane.agent(), id))
+
     @rule(span=st.sampled_from([timedelta(seconds=1), timedelta(seconds=20), timedelta(minutes=3)]))
     def pass_time_without_a_worker(self, span: timedelta) -> None:
         self.plane.clock.advance(span)
@@ -116,7 +137,7 @@ class Life(RuleBasedStateMachine):
     def break_target(self, down: bool, given_up: bool) -> None:
         self.plane.vault.target.down, self.plane.vault.faults.given_up = down, given_up
 
-    @rule(call=st.sampled_from(["login", "read", "wrap"]))
+    @rule(call=st.sampled_from(["login", "read", "wrap", "extend", "extended"]))
     def lose_an_answer(self, call: str) -> None:
         setattr(self.plane.vault.faults, f"lose_{call}", True)
 
@@ -169,6 +190,15 @@ class Life(RuleBasedStateMachine):
             principals = {lease.principal for lease in self.plane.store.leases(grant.id)}
             assert not principals & self.plane.vault.target.users, grant
             assert not [token for token in self._tokens(grant) if token.num_uses >= 0], grant
+
+    @invariant()
+    def nothing_lives_longer_than_its_entitlement_allows(self) -> None:
+        longest = timedelta(minutes=15)
+        for grant in self.plane.store.grants(states=[State.ACTIVE], limit=1000):
+            assert grant.ttl <= longest
+            assert grant.renewing_to is None or grant.renewing_to <= grant.began_at + longest
+            assert grant.due_at is not None
+            assert grant.due_at <= grant.expires_at
 
     @invariant()
     def whoever_lives_belongs_to_an_open_grant(self) -> None:

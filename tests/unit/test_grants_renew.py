@@ -1,6 +1,7 @@
 """Renewing: everything decided anew, all of it extended or none, and revoking always wins (C8, C11, C15, P2, P8)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Why
+from controlplane.model.identity import IssuerName
 from controlplane.model.lease import LeaseId
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import FakePlane
@@ -401,6 +403,27 @@ def test_c19_broken_glass_is_renewed_although_its_own_review_is_open() -> None:
     assert renew(plane, first.id).grant.expires_at == first.expires_at + MINUTE
 
 
+def test_c21_a_part_of_a_task_never_outlives_what_it_hangs_from_and_ends_with_it(plane: FakePlane) -> None:
+    whole = plane.ask(task="T-1").grant
+    part = plane.ask(task="T-1.1", parent="T-1", ttl=2 * MINUTE).grant
+    assert part.under == whole.id
+    plane.clock.advance(MINUTE)
+    with pytest.raises(DeniedError) as refused:
+        renew(plane, part.id, ttl=5 * MINUTE)
+    assert "hangs from" in refused.value.reasons[0].detail
+    assert renew(plane, part.id).grant.expires_at == whole.expires_at
+    later = renew(plane, whole.id).grant
+    assert renew(plane, part.id).grant.expires_at == later.expires_at
+    plane.clock.advance(5 * MINUTE - 2 * SECOND)
+    assert plane.heartbeat(plane.agent(), part.id).state is State.ACTIVE
+    plane.entitlements.by_name.clear()
+    with pytest.raises(ContextChangedError):
+        renew(plane, whole.id)
+    plane.wait(SECOND)
+    assert {plane.grant(id).state for id in (whole.id, part.id)} == {State.REVOKED}
+    assert plane.alive() == []
+
+
 def test_neither_a_wrong_clock_nor_a_restored_store_gives_a_later_end(plane: FakePlane) -> None:
     first = plane.ask().grant
     plane.clock.advance(MINUTE)
@@ -415,6 +438,22 @@ def test_neither_a_wrong_clock_nor_a_restored_store_gives_a_later_end(plane: Fak
     with pytest.raises(StoreBehindError):
         restored.renew(restored.agent(), first.id)
     assert restored.heartbeat(restored.agent(), first.id).expires_at == first.expires_at
+
+
+def test_c11_an_issuer_that_was_removed_from_the_settings_ends_what_its_workloads_hold(plane: FakePlane) -> None:
+    id = plane.ask().grant.id
+    assert plane.end_unvouched() == 0
+    without = replace(plane.end_unvouched, issuers=frozenset({IssuerName("another")}))
+    plane.journal.fail("before", "commit grant.ended", StoreUnavailableError)
+    with pytest.raises(StoreUnavailableError):
+        without()
+    assert plane.vault.target.users == set()
+    assert without() == 1
+    assert without() == 0
+    (event,) = plane.events(Kind.GRANT_ENDED, id)
+    assert (event.body["why"], "issuer dev" in str(event.body["detail"])) == ("context-changed", True)
+    plane.work()
+    assert (plane.grant(id).state, plane.grant(id).why) == (State.REVOKED, Why.CONTEXT_CHANGED)
 
 
 # Interrupted ------------------------------------------------------------------------------------------------------
