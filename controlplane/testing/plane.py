@@ -222,6 +222,7 @@ class FakePlane:
             probers=self.probers,
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
+            engines=engines(),
         )
         self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
         self.reconcile = Reconcile(
@@ -234,6 +235,7 @@ class FakePlane:
             epochs=self.epochs,
             probers=self.probers,
             rosters={"orders": self.vault.target},
+            rostered=lambda path: path.startswith("database/creds/"),
             every=timedelta(seconds=10),
             hold=timedelta(minutes=2),
         )
