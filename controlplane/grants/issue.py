@@ -140,7 +140,8 @@ class IssueGrant:
         others = [
             made.lease
             for _, made in issued
-            if made.lease_ttl is not None and is_leased(made.lease) and abs(made.lease_ttl - grant.ttl) > _ROUNDING
+            if made.renewable and made.lease_ttl is not None and is_leased(made.lease)
+            if abs(made.lease_ttl - grant.ttl) > _ROUNDING
         ]
         if others or grant.ttl != compiled.entitlement.ttl.default:
             self.leases.renew(token.accessor, others, grant.ttl)

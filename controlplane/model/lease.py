@@ -62,13 +62,15 @@ class Ask:
 class Credential:
     """What actually opens a door, in memory only: `fields` go to the agent, `principal` to the store.
 
-    `lease_ttl` is None where it ends with its task token, and no sooner by a clock of its own.
+    `lease_ttl` is None where it ends with its task token, and no sooner by a clock of its own; one that is not
+    `renewable` lives that long, whatever the grant's TTL is.
     """
 
     lease: LeaseId
     lease_ttl: timedelta | None
     principal: str
     fields: Mapping[str, Secret]
+    renewable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
