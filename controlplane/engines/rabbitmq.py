@@ -24,6 +24,7 @@ permissions:
   - write on exchange receipts
 """
 
+_USERNAME = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 _VERBS = ("configure", "read", "write")
 _SHAPE = re.compile(r"(?P<verb>[a-z]+) on (?P<kind>queue|exchange) (?P<name>[A-Za-z0-9_.:-]{1,127})", re.ASCII)
 
@@ -139,6 +140,8 @@ class RabbitmqEngine:
         username, password = response.data.get("username"), response.data.get("password")
         if not isinstance(username, Secret) or not isinstance(password, Secret):
             raise ValueError("RabbitMQ's engine answered without a user name or a password")  # noqa: TRY004 # the port's word for a bad answer
+        if not _USERNAME.fullmatch(username.reveal()):
+            raise ValueError("RabbitMQ's engine made a name with other characters than [A-Za-z0-9_.-]")
         return Credential(
             lease=response.lease,
             lease_ttl=None,
