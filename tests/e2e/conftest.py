@@ -1,4 +1,4 @@
-"""Servers of Debian's packages that end-to-end tests start themselves, and control planes over any engines."""
+"""What the stories have in common: the shared servers' witness, Debian's programs, and planes over any engines."""
 
 import os
 from collections.abc import Callable, Generator
@@ -9,7 +9,9 @@ import pytest
 
 from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao
+from controlplane.dev.stack import Stack
 from controlplane.testing.real import RealPlane
+from controlplane.testing.served import Witness, witness
 from controlplane.vault.client import VaultClient
 
 Planes = Callable[..., RealPlane]
@@ -46,3 +48,11 @@ def planes(
             return plane
 
         yield make
+
+
+@pytest.fixture
+def seer(stack: Stack) -> Generator[Witness]:
+    """Begins to look with the test: what an earlier one left on the servers is not this one's."""
+    looking = witness(stack)
+    yield looking
+    looking.close()
