@@ -96,7 +96,7 @@ class RabbitMQ:
         """Stop it."""
         pid = self.process.pid
         if pid is not None:
-            os.killpg(pid, signal.SIGTERM)  # a script that waits for the server, which would outlive it
+            os.killpg(pid, signal.SIGKILL)  # a script that waits for the server, which would outlive it
         self.process.stop()
         self._names.stop()
 

@@ -19,19 +19,28 @@ KEY: dict[str, Any] = {"name": "cards", "engine": "transit", "key": "cards", "op
 PLAIN = base64.b64encode(b"4111 1111").decode()
 
 
+BASE: list[dict[str, Any]] = [
+    {"entitlement": "gateway-key", "scopes": [STATIC]},
+    {"entitlement": "card-numbers", "scopes": [KEY]},
+    {"entitlement": "both-of-them", "scopes": [STATIC, KEY]},
+]
+
+
 @pytest.fixture(scope="module")
-def plane(planes: Callable[..., RealPlane]) -> RealPlane:
+def shared(planes: Callable[..., RealPlane]) -> RealPlane:
     plane = planes("vte", "kv", "transit")
     for name in ("cards", "others"):
         plane.root.write(f"{plane.mount('transit')}/keys/{name}", {})
     values: JsonObject = {"api_key": "canary-api-key", "rest": {"a": 1}}
     plane.root.write(f"{plane.mount('kv')}/data/payments/gateway", {"data": dict(values)})
-    plane.entitle(
-        {"entitlement": "gateway-key", "scopes": [STATIC]},
-        {"entitlement": "card-numbers", "scopes": [KEY]},
-        {"entitlement": "both-of-them", "scopes": [STATIC, KEY]},
-    )
     return plane
+
+
+@pytest.fixture
+def plane(shared: RealPlane) -> RealPlane:
+    """With the same entitlements before every test."""
+    shared.entitle(*BASE)
+    return shared
 
 
 def agent(plane: RealPlane, token: str) -> VaultClient:
@@ -134,7 +143,6 @@ def test_a_revision_that_is_replaced_keeps_its_key_s_use_until_its_grants_have_e
 
 
 def test_tokens_and_secrets_without_leases_are_nobody_s_orphans(plane: RealPlane) -> None:
-    plane.entitle({"entitlement": "both-of-them", "scopes": [STATIC, KEY]})
     granted = plane.grant("both-of-them")
     plane.compare()
     assert plane.stands(granted).state == "active"
