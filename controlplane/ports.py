@@ -257,6 +257,10 @@ class Transaction(TaskChanges, Protocol):
         """
         ...
 
+    def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
+        """Save that every lease of a grant ends then."""
+        ...
+
     def spend(self, token: SingleUse, grant: GrantId) -> None:
         """Save that a token asked for this grant, which was added before.
 
@@ -604,6 +608,14 @@ class Leases(Protocol):
         """Let the token and its leases end `ttl` from now, sooner or later than before, never past their maximum."""
         ...
 
+    def extend(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
+        """Let the leases and, last, their token end `ttl` from now, which is later than before.
+
+        The token ends all that hangs from it: where this breaks off before it, everything ends as it would have.
+        Raises: VaultRefusedError: Vault says no, or gives less; what it has given is for the caller to take back.
+        """
+        ...
+
     def facts(self, lease: LeaseId) -> LeaseFacts | None:
         """What Vault knows of a lease, None once its record is gone."""
         ...
@@ -704,6 +716,22 @@ class Recorder(Protocol):
 
     def __call__(self, kind: Kind, grant: GrantId | None = None, /, **body: JsonValue) -> Event:
         """An event of now, with a new id."""
+        ...
+
+
+class Spool(Protocol):
+    """Events that the store could not take, kept elsewhere in their order until it can. No method raises."""
+
+    def put(self, event: Event) -> None:
+        """Keep it, durably where that is possible; one of its kind about its grant that waits already is enough."""
+        ...
+
+    def waiting(self) -> Sequence[Event]:
+        """Those that are kept, oldest first."""
+        ...
+
+    def forget(self, event: Event) -> None:
+        """Let go of one that is in the store now. After a crash it may be offered again."""
         ...
 
 

@@ -11,6 +11,7 @@ from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines, places
+from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -18,10 +19,12 @@ from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
+from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.reconcile import Reconcile
+from controlplane.grants.renew import RenewGrant
 from controlplane.grants.request import RequestGrant, in_step
 from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
@@ -29,6 +32,8 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -60,6 +65,7 @@ from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
+from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.census import VaultCensus
@@ -92,6 +98,8 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    renew: RenewGrant
+    heartbeat: TakeHeartbeat
     finish: FinishGrant
     finish_task: FinishTask
     show_task: ShowTask
@@ -115,6 +123,7 @@ class ControlPlane:
     metrics: Metrics
     access: Sequence[AccessRule]
     store: SqlStore
+    spool: FileSpool
     vault: VaultClient
     session: JwtSession
     skew: Skew
@@ -168,7 +177,9 @@ def wire(settings: Settings) -> ControlPlane:
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
     access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
-    store = open_store(settings.store.url, audit_key=_audit_key(settings))
+    chain_key = _audit_key(settings)
+    store = open_store(settings.store.url, audit_key=chain_key)
+    spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
     postgresql = PostgresqlProber(
@@ -190,7 +201,7 @@ def wire(settings: Settings) -> ControlPlane:
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
     )
-    metrics = Metrics(clock=clock, store=store)
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
     broker.transport.observe = metrics.vault_call
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
@@ -209,15 +220,19 @@ def wire(settings: Settings) -> ControlPlane:
         every=compare or timedelta(0),
         hold=_ROUND,
     )
+    undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
+    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
     worker = Worker(
         store=store,
         clock=clock,
-        reap=metrics.reaping(ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke)),
+        reap=metrics.reaping(reap),
         tick=settings.worker.tick,
         threads=settings.worker.threads,
         hold=settings.worker.hold,
         reconcile=reconcile if compare else None,
         every=compare or timedelta(0),
+        save_unsaved=SaveUnsaved(clock=clock, store=store, spool=spool),
+        end_unclaimed=EndUnclaimed(clock=clock, store=store, leases=leases),
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
@@ -263,6 +278,18 @@ def wire(settings: Settings) -> ControlPlane:
         gate=epochs.gate if compare else _open,
     )
     access = _access(settings)
+    anew = DecideAnew(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        situate=situate,
+        policy=policy,
+        access=lambda: access,
+        leases=leases,
+        spool=spool,
+        wake=worker.wake,
+    )
     watch = Watch(
         clock=clock,
         record=record,
@@ -277,8 +304,20 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
-        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
-        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        renew=RenewGrant(
+            clock=clock,
+            record=record,
+            store=store,
+            leases=leases,
+            anew=anew,
+            wake=worker.wake,
+            within=request.issuing_within,
+            skew=skew,
+            gate=request.gate,
+        ),
+        heartbeat=TakeHeartbeat(clock=clock, store=store, anew=anew),
+        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, spool=spool, wake=worker.wake),
+        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, spool=spool, wake=worker.wake),
         show_task=ShowTask(store=store),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
@@ -313,6 +352,7 @@ def wire(settings: Settings) -> ControlPlane:
         metrics=metrics,
         access=access,
         store=store,
+        spool=spool,
         vault=broker,
         session=session,
         skew=skew,

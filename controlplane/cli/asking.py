@@ -48,7 +48,18 @@ def told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def summary(answer: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to see of a grant, as one flat table."""
     told: dict[str, Any] = answer["grant"]
-    names = ("id", "state", "entitlement", "task", "intent", "expires_at", "why", "revoked_at", "failing")
+    names = (
+        "id",
+        "state",
+        "entitlement",
+        "task",
+        "intent",
+        "expires_at",
+        "heartbeat_due_at",
+        "why",
+        "revoked_at",
+        "failing",
+    )
     flat = {name: told.get(name) for name in names}
     if denial := answer.get("denial"):
         flat["denied by"] = f"{denial['issuer']} {denial['subject']}: {denial['reason']}"

@@ -1,4 +1,4 @@
-"""`shorthold grant`: request, explain, collect, show, list and finish grants; approve, deny and review others'."""
+"""`shorthold grant`: request, explain, collect, show, list, renew and finish grants; approve, deny, review others'."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli import approval, review
+from controlplane.cli import approval, keeping, review
 from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.receipt import verify_receipt
@@ -35,7 +35,7 @@ _COLUMNS = ("id", "state", "entitlement", "task", "expires_at")
 
 @click.group()
 def grant() -> None:
-    """Request, explain, collect, show, list and finish grants; approve, deny and review those of others.
+    """Request, explain, collect, show, list, renew and finish grants; approve, deny and review those of others.
 
     Who you are is an OIDC token in SHORTHOLD_TOKEN_FILE (read at every call) or SHORTHOLD_TOKEN; a token that proves
     nobody is exit status 3, as a denial is.
@@ -43,13 +43,17 @@ def grant() -> None:
     \b
     Examples:
       shorthold grant request orders-read --task T-1 --intent answer-question --reason "who ordered?"
+      shorthold grant renew gr_... --ttl 5m
       shorthold grant finish gr_... --wait 10s
       shorthold grant pending
       shorthold grant approve gr_...
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (approval.pending, approval.approve, approval.deny, review.reviews, review.review, verify_receipt):
+for command in (
+    *(approval.pending, approval.approve, approval.deny, review.reviews, review.review),
+    *(keeping.renew, keeping.heartbeat, verify_receipt),
+):
     grant.add_command(command)
 
 

@@ -1,6 +1,6 @@
 """SSH logins: one key pair and user certificate per credential, for the accounts that the scope lists.
 
-OpenBao makes the pair (`ssh/issue`), so that a request needs to carry nothing; see docs/adr/0020.
+OpenBao makes the pair (`ssh/issue`), so that a request needs to carry nothing; see docs/adr/0023.
 """
 
 import re

@@ -13,6 +13,9 @@ from controlplane.model.rate import RateLimit
 from controlplane.model.situation import Situation, Usage
 from controlplane.model.window import WeeklyWindow
 
+BUDGETS = frozenset({"over-max-active-per-subject", "over-max-active-total", "over-max-requests"})
+"""The codes of what only says how much: it refuses one grant more, and ends none."""
+
 _AT_ONCE = timedelta(seconds=1)
 
 
@@ -35,7 +38,7 @@ class Broken:
 def context(entitlement: Entitlement, situation: Situation) -> Iterator[Held | Broken]:
     """What each condition says, in the order in which they are documented."""
     named = entitlement.context
-    if named == Context() and entitlement.heartbeat is None:
+    if named == Context():
         yield _held("in-context", "the entitlement names no condition")
     if named.windows:
         yield _window(named.windows, situation.at)
@@ -47,9 +50,6 @@ def context(entitlement: Entitlement, situation: Situation) -> Iterator[Held | B
         yield _broken("budget-unknown", "what was used of its budgets is not known")
     elif situation.usage is not None:
         yield from _budgets(named, situation.usage, situation.at)
-    if entitlement.heartbeat is not None:
-        # Fail closed: what this release cannot check yet does not hold.
-        yield _broken("context-unchecked", "heartbeat cannot be checked by this release, so it counts as broken")
 
 
 def counted(named: Context) -> tuple[timedelta, int]:

@@ -176,10 +176,13 @@ class IssueGrant:
         if wrapped is not None:
             # Counted from before it was wrapped: to look a little early is no harm, to look too late is.
             due_at = min(due_at, issued[-1][0].issued_at + wrapped.ttl - CLAIM_CHECK)
+        now, every = self.clock.now(), compiled.entitlement.heartbeat
+        first_beat = None if every is None else now + every
         active = grant.after(
             Step.DELIVER,
-            issued_at=self.clock.now(),
-            due_at=due_at,
+            issued_at=now,
+            due_at=due_at if first_beat is None else min(due_at, first_beat),
+            heartbeat_due_at=first_beat,
             settles_at=None,
             wrap_accessor=wrapped.accessor if wrapped else None,
         )

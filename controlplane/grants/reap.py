@@ -2,16 +2,22 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from controlplane.grants.anew import over
 from controlplane.grants.finish import ending
+from controlplane.grants.issue import CLAIM_CHECK
 from controlplane.grants.revoke import RevokeGrant
+from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
-from controlplane.ports import Clock, Logins, Recorder, Store
+from controlplane.ports import Clock, Logins, Recorder, Spool, Store
 
 _TRIES = 5
+_ROUNDING = timedelta(seconds=1)
+"""Vault tells what is left of a wrapping token in whole seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +28,9 @@ class ReapGrant:
     record: Recorder
     store: Store
     logins: Logins
+    spool: Spool
     revoke: RevokeGrant
+    undo: UndoRenewal
 
     def __call__(self, grant: Grant) -> Grant:
         """The grant after whatever was due. Losing a race to somebody else's move is fine: that move stands.
@@ -51,30 +59,38 @@ class ReapGrant:
                 return grant
 
     def _active(self, grant: Grant) -> Grant:
+        if (why := over(grant, self.clock)) is not None:
+            return self._revoke(self._end(grant, why))
         now = self.clock.now()
-        if now >= grant.expires_at:
-            return self._revoke(self._end(grant, Why.EXPIRED))
-        if self._unopened(grant):
+        if grant.renewing_by is not None and now >= grant.renewing_by:
+            return self.undo(grant)
+        claim_by = self._claim_by(grant)
+        if claim_by is not None and now >= claim_by:
             return self._revoke(self._end(grant, Why.UNCLAIMED))
-        watched = grant.but(due_at=grant.expires_at, wrap_accessor=None)
+        opened = {"wrap_accessor": None} if claim_by is None else {"due_at": claim_by}
+        watched = grant.watched(**opened)
         with self.store.transaction() as tx:
             tx.save(watched)
         return watched
 
-    def _unopened(self, grant: Grant) -> bool:
+    def _claim_by(self, grant: Grant) -> datetime | None:
+        """When its wrapping token counts as opened by nobody; None where it was opened, or nobody can tell."""
         # A wrapping token that can still be used shortly before its end was opened by nobody; one that is being
         # opened right now has no use left. One that we look at too late, or cannot look at now, is soon gone either
         # way: then the grant runs to its own end.
         if grant.wrap_accessor is None:
-            return False
+            return None
         try:
             facts = self.logins.facts(grant.wrap_accessor)
         except (VaultUnavailableError, VaultRefusedError):
-            return False
-        return facts is not None and facts.num_uses > 0
+            return None
+        if facts is None or facts.num_uses <= 0:
+            return None
+        early = facts.ttl - CLAIM_CHECK
+        return self.clock.now() + (early if early > _ROUNDING else timedelta(0))
 
     def _revoke(self, grant: Grant) -> Grant:
-        with ending_all_the_same(self.revoke.leases, grant):
+        with ending_all_the_same(self.revoke.leases, self.spool, grant):
             self._end_below(grant)
         return self.revoke(grant)
 
@@ -93,6 +109,7 @@ class ReapGrant:
         if (step := ending(grant, why, at=self.clock.now())) is None:
             return grant
         ended, kind = step
-        with ending_all_the_same(self.revoke.leases, grant), self.store.transaction() as tx:
-            tx.save(ended, self.record(kind, grant.id, why=why))
+        event = self.record(kind, grant.id, why=why)
+        with ending_all_the_same(self.revoke.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ended, event)
         return ended

@@ -35,7 +35,8 @@ class Situate:
         """All that a decision on `entitlement`, which reads like `revision`, needs; it stays true until `tx` ends.
 
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
-        The grant that `collecting` names has kept its place since it was asked for: it is not counted against itself.
+        The grant that `collecting` names, to collect or to keep it, has had its place since it was asked for: it is not
+        counted against itself.
         """
         at, usage, waiting, reviews, line = self.clock.now(), None, 0, None, None
         freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
@@ -50,7 +51,8 @@ class Situate:
         if known is not None and known.approval is not None and collecting is None:
             waiting = tx.waiting(who.workload, enough=MOST_WAITING)
         if known is not None and known.break_glass:
-            reviews = tuple(tx.open_reviews(who.names))
+            mine = None if collecting is None else collecting.id
+            reviews = tuple(id for id in tx.open_reviews(who.names) if id != mine)
         return Situation(
             at=at,
             address=address,

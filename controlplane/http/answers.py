@@ -81,6 +81,7 @@ class Grant(Answer):
     requested_at: datetime
     expires_at: datetime
     issued_at: datetime | None
+    heartbeat_due_at: datetime | None = Field(description="By when the next beat has to come; null where none does.")
     why: Why | None
     revoking_at: datetime | None
     revoked_at: datetime | None
@@ -201,6 +202,21 @@ class ApprovedGrant(Answer):
 
     grant: Grant
     approvals: list[Approval]
+
+
+class Kept(Answer):
+    """A grant that goes on: when it ends, and by when its next beat has to come."""
+
+    grant: Grant
+    expires_at: datetime
+    heartbeat_due_at: datetime | None
+
+
+class RenewedGrant(Kept):
+    """A grant with its end of now, and every yes that led to it."""
+
+    leases: list[Lease]
+    reasons: list[Reason]
 
 
 class ShownGrant(Decided):

@@ -197,7 +197,7 @@ async def show_grant(
         patience=seconds(wait),
     )
     decided = await in_thread(request, decided_json, plane, grant)
-    return {"grant": grant_json(grant), "leases": [_lease(lease) for lease in leases], **decided}
+    return {"grant": grant_json(grant), "leases": [lease_json(lease) for lease in leases], **decided}
 
 
 _COMPLETED: Final = Finish()
@@ -241,6 +241,7 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
         "requested_at": grant.requested_at.isoformat(),
         "expires_at": grant.expires_at.isoformat(),
         "issued_at": grant.issued_at.isoformat() if grant.issued_at else None,
+        "heartbeat_due_at": grant.heartbeat_due_at.isoformat() if grant.heartbeat_due_at else None,
         "why": grant.why,
         "revoking_at": grant.revoking_at.isoformat() if grant.revoking_at else None,
         "revoked_at": grant.revoked_at.isoformat() if grant.revoked_at else None,
@@ -278,7 +279,8 @@ def _look(
             raise not_own from None
 
 
-def _lease(lease: Lease) -> JsonValue:
+def lease_json(lease: Lease) -> JsonValue:
+    """A lease as the grant's owner may see it."""
     return {
         "id": lease.id,
         "scope": lease.scope,
@@ -292,7 +294,7 @@ def delivered_json(delivered: Delivered) -> dict[str, JsonValue]:
     """What a request or a collect is answered with; besides `decided_json` where the grant waits."""
     answer: dict[str, JsonValue] = {
         "grant": grant_json(delivered.grant),
-        "leases": [_lease(lease) for lease in delivered.leases],
+        "leases": [lease_json(lease) for lease in delivered.leases],
         "expires_at": delivered.grant.expires_at.isoformat(),
         "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in delivered.reasons],
     }

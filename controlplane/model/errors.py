@@ -120,6 +120,13 @@ class OverBudgetError(DeniedError):
         self.retry_after = retry_after
 
 
+class ContextChangedError(DeniedError):
+    """Decided anew, the grant would not be granted any more: it has ended, and is being revoked. `reasons` say why."""
+
+    code = "context-changed"
+    hint = "Each reason names the decision that says no now. Stop working with its credentials; they are being revoked."
+
+
 class NotFoundError(ControlPlaneError):
     """No such grant, or it is somebody else's: the two are told apart only in the audit log."""
 
@@ -173,6 +180,13 @@ class IllegalTransitionError(ControlPlaneError):
 
     code, status = "illegal-transition", HTTPStatus.CONFLICT
     hint = "Look at the grant's state with `shorthold grant show`."
+
+
+class EndedError(ControlPlaneError):
+    """The grant has ended or is ending, in whatever way: nothing keeps it alive, and nothing was changed."""
+
+    code, status = "ended", HTTPStatus.CONFLICT
+    hint = "Stop working with its credentials; ask anew if the task is not over."
 
 
 class LostRaceError(ControlPlaneError):

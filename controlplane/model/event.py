@@ -25,6 +25,10 @@ class Kind(StrEnum):
     TASK_TOKEN_ISSUED = "task_token.issued"
     LEASE_ISSUED = "lease.issued"
     GRANT_ISSUED = "grant.issued"
+    RENEWAL_ALLOWED = "renewal.allowed"  # every decision said yes; Vault is asked
+    RENEWAL_REFUSED = "renewal.refused"  # it ends when it would have ended
+    RENEWAL_UNDONE = "renewal.undone"  # it did not come to its end: the end of before holds again
+    GRANT_RENEWED = "grant.renewed"
     GRANT_ENDED = "grant.ended"  # revoking begins
     LEASE_REVOKED = "lease.revoked"
     LEASE_SURVIVED = "lease.survived"  # Vault let go of it, and the target has it still

@@ -75,6 +75,8 @@ class Why(StrEnum):
     LOST = "lost"  # Vault does not know its token any more: somebody ended it there, or Vault was restored
     PARENT_ENDED = "parent-ended"  # the task it was a part of, or the grant of it that it hung from, ended
     CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
+    CONTEXT_CHANGED = "context-changed"  # decided anew, it would not be granted any more
+    HEARTBEAT_LOST = "heartbeat-lost"  # a beat did not come in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,9 @@ class Grant:
     `person` is who is behind the subject, where the issuer says; `unusual` is what differed from what the workload
     was granted before, for approvers; `scopes` are the names of those that approvers left, None for all. `under` is
     the grant of the parent task that it hangs from: it never has more than that one, and ends with it.
+    `ttl` is all of its life, with what renewals added; `heartbeat_due_at` is by when the next beat has to come, None
+    where none does. While a renewal is under way, Vault may let it live until `renewing_to` already; one that has not
+    come to its end at `renewing_by` is undone.
     """
 
     id: GrantId
@@ -122,6 +127,9 @@ class Grant:
     receipt: Receipt | None = None
     attempts: int = 0
     failing: str | None = None
+    heartbeat_due_at: datetime | None = None
+    renewing_to: datetime | None = None
+    renewing_by: datetime | None = None
 
     def after(self, step: Step, **changes: Any) -> Self:
         """The grant one step on, with `changes` made.
@@ -136,6 +144,22 @@ class Grant:
     def but(self, **changes: Any) -> Self:
         """The same grant in the same state with `changes` made."""
         return replace(self, version=self.version + 1, **changes)
+
+    def watched(self, **changes: Any) -> Self:
+        """The same active grant with `changes` made, due when it has to be looked at next.
+
+        That is at its end, at a beat that did not come, at a renewal that broke off; and not later than before, as long
+        as it is not known whether its wrapping token was opened.
+        """
+        changed = self.but(**changes)
+        unopened = changed.due_at if changed.wrap_accessor is not None else None
+        instants = (changed.expires_at, changed.heartbeat_due_at, changed.renewing_by, unopened)
+        return replace(changed, due_at=min(at for at in instants if at is not None))
+
+    @property
+    def began_at(self) -> datetime:
+        """When the life of one that is open began to count: every renewal moves its end and its `ttl` alike."""
+        return self.expires_at - self.ttl
 
     @property
     def waits(self) -> bool:

@@ -119,12 +119,16 @@ class Wrapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseFacts:
-    """What Vault says of a lease. A `ttl` of zero or less is a lease whose revocation has not succeeded."""
+    """What Vault says of a lease. A `ttl` of zero or less is a lease whose revocation has not succeeded.
+
+    `renewable`: its end can be moved. That of a certificate cannot: it stands in the certificate itself.
+    """
 
     id: LeaseId
     issued_at: datetime
     ttl: timedelta
     revoke_error: str | None
+    renewable: bool = True
 
     @property
     def irrevocable(self) -> bool:

@@ -32,6 +32,7 @@ class Situation:
     None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
     are the workload's grants, of any entitlement, that wait for people; counted only where people must agree. `line`
     is the place of the task that is asked for, None where nobody looked.
+    `renewing`: it is asked whether a grant may live longer, and not whether it is made.
     """
 
     at: datetime
@@ -42,3 +43,4 @@ class Situation:
     freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None
     line: Line | None = None
+    renewing: bool = False

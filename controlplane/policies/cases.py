@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, PlainValidator, ValidationError
 
@@ -54,6 +54,7 @@ class Given(_Part):
     task: Text = "T-1"
     reason: str = ""
     ttl: Duration | None = None
+    action: Literal["request", "renew"] = "request"
     at: AwareDatetime = _MONDAY
     environment: Name | None = None
     address: Annotated[Address, PlainValidator(_address)] | None = None
@@ -175,7 +176,10 @@ def _request(given: Given, entitlement: Entitlement) -> tuple[VerifiedClaims, Gr
         reason=given.reason,
         ttl=given.ttl,
     )
-    return who, asked, Situation(at=given.at, address=given.address, environment=given.environment)
+    situation = Situation(
+        at=given.at, address=given.address, environment=given.environment, renewing=given.action == "renew"
+    )
+    return who, asked, situation
 
 
 def _wrong(expected: Expected, ruling: Ruling) -> str | None:

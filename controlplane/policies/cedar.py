@@ -32,6 +32,7 @@ from controlplane.sync.files import Fresh
 from controlplane.sync.problem import Severity
 
 _REQUEST: Final = {"type": "Action", "id": "request"}
+_RENEW: Final = {"type": "Action", "id": "renew"}
 _POLICY: Final = re.compile(r"`(policy[0-9]+)`")
 _KEPT: Final = 10_000  # entitlements
 
@@ -101,7 +102,7 @@ class CedarPolicy:
         known = self._entities(entitlement)
         request = {
             "principal": {"type": "Workload", "id": facts.principal_id(who)},
-            "action": _REQUEST,
+            "action": _RENEW if situation.renewing else _REQUEST,
             "resource": {"type": "Entitlement", "id": entitlement.name},
             "context": facts.context(entitlement, asked, situation),
         }

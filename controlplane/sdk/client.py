@@ -138,6 +138,20 @@ class Shorthold:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
         return self._call("grant", "POST", f"/v1/grants/{id}/finish{_waiting(wait)}", {"outcome": outcome})
 
+    def renew(self, id: str, *, ttl: str | None = None) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/renew`: a later end, `ttl` (`5m`) from now. Repeating it is fine.
+
+        Raises: AnsweredError: 403 context-changed: it has ended; 409 ended: it had before; else its end is as it was.
+        """
+        return self._call("grant", "POST", f"/v1/grants/{id}/renew", {} if ttl is None else {"ttl": ttl})
+
+    def heartbeat(self, id: str) -> dict[str, Any]:
+        """`POST /v1/grants/{id}/heartbeat`: the task goes on; the answer has `expires_at` and `heartbeat_due_at`.
+
+        Raises: AnsweredError: 403 context-changed: it has ended; 409 ended: it had before, or this beat is too late.
+        """
+        return self._call("grant", "POST", f"/v1/grants/{id}/heartbeat")
+
     def task(self, task: str) -> dict[str, Any]:
         """`GET /v1/tasks/{task}`: the task, its parts and its newest hundred grants."""
         return self._call("task", "GET", f"/v1/tasks/{quote(task, safe='')}")

@@ -30,6 +30,7 @@ from controlplane.stores.schema import audit_head, events, grants, leases, orpha
 from controlplane.stores.tasks import TaskStatements
 
 _SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
+_MOVE_LEASES = update(leases).where(leases.c.grant_id == bindparam("its_grant")).values(expires_at=bindparam("ends_at"))
 _HOLDER = select(leases.c.grant_id).where(leases.c.id == bindparam("its_id"))
 # On PostgreSQL the row's lock makes writers of the chain follow each other; SQLite has one writer anyway.
 _HEAD = select(audit_head.c.seq, audit_head.c.mac, audit_head.c.seal).with_for_update()
@@ -91,6 +92,11 @@ class Changes:
             new = [lease for lease in leases if self._is_new(grant, lease)]
             if new:
                 self._events += events
+
+    def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
+        """Save that every lease of a grant ends then."""
+        with self._step():
+            self._connection.execute(_MOVE_LEASES, {"its_grant": grant, "ends_at": expires_at})
 
     def spend(self, token: SingleUse, grant: GrantId) -> None:
         """Save that a token asked for a grant. Raises: TokenReplayedError; LostRaceError: there is no such grant."""

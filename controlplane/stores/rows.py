@@ -60,6 +60,9 @@ def progress_row(grant: Grant) -> dict[str, Any]:
         "receipt": None if grant.receipt is None else _receipt_text(grant.receipt),
         "attempts": grant.attempts,
         "failing": grant.failing,
+        "heartbeat_due_at": grant.heartbeat_due_at,
+        "renewing_to": grant.renewing_to,
+        "renewing_by": grant.renewing_by,
     }
 
 
@@ -98,6 +101,9 @@ def grant(row: Row[*tuple[Any, ...]]) -> Grant:
         receipt=None if row.receipt is None else _receipt(row.receipt),
         attempts=row.attempts,
         failing=row.failing,
+        heartbeat_due_at=row.heartbeat_due_at,
+        renewing_to=row.renewing_to,
+        renewing_by=row.renewing_by,
     )
 
 

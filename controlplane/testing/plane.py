@@ -5,7 +5,7 @@
 
 import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -14,6 +14,7 @@ from typing import Any, Never, cast
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -21,10 +22,12 @@ from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
+from controlplane.grants.heartbeat import TakeHeartbeat
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
 from controlplane.grants.reconcile import Reconcile
+from controlplane.grants.renew import RenewGrant
 from controlplane.grants.request import RequestGrant
 from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
@@ -32,6 +35,8 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
 from controlplane.incident.freeze import FreezeSelection
@@ -42,6 +47,7 @@ from controlplane.keys.files import generate
 from controlplane.metrics import Metrics
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
+from controlplane.model.errors import StoreUnavailableError
 from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant, GrantId, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
@@ -56,6 +62,7 @@ from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
+from controlplane.testing.spool import FakeSpool
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.outbox import Outbox
@@ -119,7 +126,7 @@ class FakePlane:
         self.clock, self.ids = clock or FakeClock(), ids or CountingIds()
         self.journal = Journal()
         self.vault = vault or FakeVault(LAYOUT, self.clock)
-        self.store = store or FakeStore()
+        self.store, self.spool = store or FakeStore(), FakeSpool()
         self.issuer = FakeIssuer(name="dev", clock=self.clock)
         self.entitlements = _Entitlements({})
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
@@ -127,8 +134,7 @@ class FakePlane:
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)
         self._tokens = itertools.count(1)
-        self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
-        self.receipt_keys = [_RECEIPT_KEY.jwk]
+        self.task_key, self.task_key_pem, self.receipt_keys = _KEY.jwk, _KEY.public_pem, [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
         self.monitoring: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"),)
@@ -188,9 +194,38 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
-        self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
-        self.finish_task = FinishTask(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        anew = DecideAnew(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            situate=situate,
+            policy=self.policy,
+            access=lambda: self.access,
+            leases=leases,
+            spool=self.spool,
+            wake=self._wake,
+        )
+        self.heartbeat = TakeHeartbeat(clock=self.clock, store=store_, anew=anew)
+        self.renew = RenewGrant(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            leases=leases,
+            anew=anew,
+            wake=self._wake,
+            within=ISSUING_WITHIN,
+            skew=lambda: self.ahead,
+            gate=self.epochs.gate,
+        )
+        self.finish = FinishGrant(
+            clock=self.clock, record=record, store=store_, leases=leases, spool=self.spool, wake=self._wake
+        )
+        self.finish_task = FinishTask(
+            clock=self.clock, record=record, store=store_, leases=leases, spool=self.spool, wake=self._wake
+        )
         self.show_task = ShowTask(store=store_)
+        self.save_unsaved = SaveUnsaved(clock=self.clock, store=store_, spool=self.spool)
         self.watch = Watch(
             clock=self.clock,
             record=record,
@@ -231,7 +266,15 @@ class FakePlane:
             pause=lambda span: _none(self.clock.advance(span)),
             engines=engines(),
         )
-        self.reap = ReapGrant(clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke)
+        self.reap = ReapGrant(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            logins=logins,
+            spool=self.spool,
+            revoke=self.revoke,
+            undo=UndoRenewal(clock=self.clock, record=record, store=store_, leases=leases),
+        )
         self.reconcile = Reconcile(
             clock=self.clock,
             record=record,
@@ -297,6 +340,8 @@ class FakePlane:
 
     def work(self) -> None:
         """What the worker does at this instant, in this thread."""
+        with suppress(StoreUnavailableError):
+            self.save_unsaved()
         now, hold = self.clock.now(), timedelta(seconds=60)
         first = self.store.claim_due(now, limit=_MANY, hold=hold)
         again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)

@@ -369,6 +369,13 @@ class FakeChanges:
             if new:
                 self._events += events
 
+    def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
+        """Save that every lease of a grant ends then."""
+        with self._step():
+            for id, (holder, lease) in self._draft.leases.items():
+                if holder == grant:
+                    self._draft.leases[id] = (holder, replace(lease, expires_at=expires_at))
+
     def spend(self, token: SingleUse, grant: GrantId) -> None:
         """Save that a token asked for a grant."""
         with self._step():

@@ -51,6 +51,9 @@ class Faults:
     lose_login: bool = False
     lose_read: bool = False
     lose_wrap: bool = False
+    lose_extend: bool = False
+    """Before the token, after its leases."""
+    lose_extended: bool = False
 
     def lost(self, call: str) -> None:
         """Lose the answer, if that was ordered."""
@@ -105,6 +108,15 @@ class FakeVault:
             token = state.tokens[accessor]
             state.tokens[accessor] = replace(token, facts=replace(token.facts, num_uses=-1))
 
+    def lose_lease(self) -> tuple[Accessor | None, str]:
+        """Forget the lease that was made last, and leave its user: the token it hung from, and the user.
+
+        What a crash leaves that comes after the target made a user and before the lease is written.
+        """
+        with self._state as state:
+            lease = state.leases.pop(next(reversed(state.leases)))
+            return lease.token, lease.principal
+
     def plant_lease(self, path: str, principal: str, ttl: timedelta) -> LeaseId:
         """A lease that no token of ours knows, as a read that lost a race leaves behind."""
         with self._state as state:
@@ -116,6 +128,11 @@ class FakeVault:
             accessor = state.holder(token).facts.accessor
             del state.tokens[accessor]
             return state.wrapped.pop(accessor)
+
+    @property
+    def clock(self) -> Clock:
+        """By which everything here ends."""
+        return self._state.clock
 
     @property
     def tokens(self) -> Sequence[Accessor]:
@@ -198,7 +215,28 @@ class FakeLeases:
                 lease = state.leases.get(id)
                 if lease is None:
                     raise VaultRefusedError("lease not found")
+                if not lease.renewable or state.target.down:
+                    raise VaultRefusedError(f"failed to renew {id}")
                 state.leases[id] = replace(lease, ends_at=min(wanted, lease.latest))
+
+    def extend(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
+        """Move the ends of leases and, last, of their token; what their maximum cuts short counts as refused."""
+        with self._state as state:
+            wanted = state.clock.now() + ttl
+            for id in leases:
+                lease = state.leases.get(id)
+                if lease is None or not lease.renewable or state.target.down:
+                    raise VaultRefusedError(f"failed to renew {id}")
+                state.leases[id] = replace(lease, ends_at=min(wanted, lease.latest))
+                _see_enough(lease.latest, wanted)
+            state.faults.lost("extend")
+            token = state.tokens.get(accessor)
+            if token is None or token.facts.num_uses < 0:
+                raise VaultRefusedError("invalid accessor")
+            longest = token.issued_at + token.facts.explicit_max_ttl
+            state.tokens[accessor] = replace(token, ends_at=min(wanted, longest))
+            _see_enough(longest, wanted)
+            state.faults.lost("extended")
 
     def facts(self, lease: LeaseId) -> LeaseFacts | None:
         """What is known of a lease; a TTL of zero or less is one that could not be revoked."""
@@ -208,7 +246,9 @@ class FakeLeases:
                 return None
             left = found.ends_at - state.clock.now()
             error = _OUT_OF_RETRIES if left <= timedelta(0) and state.faults.given_up else None
-            return LeaseFacts(id=lease, issued_at=found.issued_at, ttl=left, revoke_error=error)
+            return LeaseFacts(
+                id=lease, issued_at=found.issued_at, ttl=left, revoke_error=error, renewable=found.renewable
+            )
 
     def revoke(self, lease: LeaseId) -> None:
         """Revoke one lease. Raises: VaultRefusedError: the target is down."""
@@ -309,6 +349,7 @@ class _Lease:
     issued_at: datetime
     ends_at: datetime
     latest: datetime
+    renewable: bool = True
 
 
 class _State:
@@ -388,7 +429,12 @@ class _State:
     ) -> LeaseId:
         id, now = LeaseId(f"{path}/lease{self.number():016}"), self.clock.now()
         self.leases[id] = _Lease(
-            token=token, principal=principal, issued_at=now, ends_at=now + ttl, latest=now + longest
+            token=token,
+            principal=principal,
+            issued_at=now,
+            ends_at=now + ttl,
+            latest=now + longest,
+            renewable="/creds/" in path,
         )
         self.target.users.add(principal)
         mount, _, role = path.partition("/creds/")
@@ -457,6 +503,11 @@ def _credential(state: _State, ask: Ask, accessor: Accessor) -> Response:
     return Response(
         lease=lease, lease_ttl=min(ttl, longest), data={name: Secret(value) for name, value in data.items()}
     )
+
+
+def _see_enough(longest: datetime, wanted: datetime) -> None:
+    if longest < wanted - timedelta(seconds=2):
+        raise VaultRefusedError("Vault gives less than was asked for")
 
 
 def _role_path(path: str) -> str:

@@ -12,6 +12,7 @@ from hvac.api.auth_methods import Token
 from hvac.api.system_backend import Lease
 from pydantic import AwareDatetime, BaseModel
 
+from controlplane.model.errors import VaultRefusedError
 from controlplane.model.lease import Accessor, LeaseFacts, LeaseId
 from controlplane.ports import Answer
 from controlplane.vault.client import VaultClient, understood
@@ -52,6 +53,15 @@ class VaultLeases:
         for lease in leases:
             self._leases.renew_lease(lease, increment=seconds)
 
+    def extend(self, accessor: Accessor, leases: Sequence[LeaseId], ttl: timedelta) -> None:
+        """Let leases and, last, their token end `ttl` from now; what Vault gives less of counts as refused."""
+        seconds = int(ttl.total_seconds())
+        for lease in leases:
+            given = understood(_Extended, self._leases.renew_lease(lease, increment=seconds))
+            _see_enough(lease, given.lease_duration, seconds)
+        token = understood(_Extended, self._tokens.renew_accessor(accessor, increment=f"{seconds}s"), "auth")
+        _see_enough("the task token", token.lease_duration, seconds)
+
     def facts(self, lease: LeaseId) -> LeaseFacts | None:
         """What Vault knows of a lease, None once its record is gone."""
         try:
@@ -65,6 +75,7 @@ class VaultLeases:
             issued_at=known.issue_time,
             ttl=timedelta(seconds=known.ttl),
             revoke_error=cleaned(known.revoke_error) if known.revoke_error else None,
+            renewable=known.renewable,
         )
 
     def revoke(self, lease: LeaseId) -> None:
@@ -85,3 +96,21 @@ class _Lease(BaseModel):
     issue_time: AwareDatetime
     ttl: int
     revoke_error: str | None = None
+    renewable: bool = False
+
+
+class _Extended(BaseModel):
+    """OpenBao docs, api/system/leases, "Renew lease", and api/auth/token, "Renew a token (accessor)"; in seconds."""
+
+    lease_duration: int
+
+
+_ROUNDING = 2
+"""Seconds that Vault may give less of: it counts in whole ones, from when it was reached."""
+
+
+def _see_enough(what: str, given: int, wanted: int) -> None:
+    if given < wanted - _ROUNDING:
+        raise VaultRefusedError(
+            f"Vault lets {what} live for {given} s and not for {wanted} s: a mount's max_lease_ttl?"
+        )

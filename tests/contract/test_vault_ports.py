@@ -445,6 +445,47 @@ def ends(world: World, token: TaskToken, response: Response, span: timedelta) ->
     return about(facts.ttl, span) and about(lease.ttl, span)
 
 
+def test_extending_moves_leases_and_token_to_the_same_later_end(world: World) -> None:
+    token, response, _ = world.issue()
+    world.leases.extend(token.accessor, [response.lease], timedelta(minutes=8))
+    assert ends(world, token, response, timedelta(minutes=8))
+    facts = world.leases.facts(response.lease)
+    assert facts is not None
+    assert facts.renewable
+
+
+def test_extending_past_the_maximum_is_refused_and_never_given(world: World) -> None:
+    token, response, _ = world.issue()
+    with pytest.raises(VaultRefusedError):
+        world.leases.extend(token.accessor, [response.lease], timedelta(hours=5))
+    facts = world.logins.facts(token.accessor)
+    assert facts is not None
+    assert facts.ttl <= timedelta(minutes=10)
+
+
+def test_extending_breaks_off_before_the_token_which_ends_everything_as_it_would_have(world: World) -> None:
+    """P2: the token moves last."""
+    token, response, _ = world.issue()
+    before = world.logins.facts(token.accessor)
+    world.break_target()
+    with pytest.raises((VaultRefusedError, VaultUnavailableError)):
+        world.leases.extend(token.accessor, [response.lease], timedelta(minutes=8))
+    after = world.logins.facts(token.accessor)
+    world.mend_target()
+    assert before is not None
+    assert after is not None
+    assert after.ttl <= before.ttl
+
+
+def test_extending_what_has_ended_is_refused(world: World) -> None:
+    token, response, _ = world.issue()
+    world.leases.revoke_token(token.accessor)
+    assert until(lambda: world.leases.facts(response.lease) is None)
+    for leases in ([response.lease], []):
+        with pytest.raises(VaultRefusedError):
+            world.leases.extend(token.accessor, leases, timedelta(minutes=1))
+
+
 def test_renewing_what_has_ended_is_refused(world: World) -> None:
     token, response, _ = world.issue()
     world.leases.revoke_token(token.accessor)
@@ -594,6 +635,10 @@ def test_renewing_moves_the_database_users_own_deadline(real: World, postgres: P
             row = owner.execute("SELECT rolvaliduntil - now() FROM pg_roles WHERE rolname = %s", (username,)).fetchone()
             assert row is not None
             assert timedelta(0) <= row[0] - timedelta(minutes=minutes) + timedelta(seconds=1) <= timedelta(seconds=7)
+        real.leases.extend(token.accessor, [response.lease], timedelta(minutes=9))
+        row = owner.execute("SELECT rolvaliduntil - now() FROM pg_roles WHERE rolname = %s", (username,)).fetchone()
+        assert row is not None
+        assert timedelta(0) <= row[0] - timedelta(minutes=9) + timedelta(seconds=1) <= timedelta(seconds=7)
 
 
 @pytest.mark.servers

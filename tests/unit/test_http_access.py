@@ -28,6 +28,8 @@ POST /v1/grants                       401 401     401   201   403    423      40
 GET  /v1/grants                       401 401     401   200   200    200      200       200      200     200
 GET  /v1/grants/{id}                  401 401     401   200   404    200      404       200      200     200
 POST /v1/grants/{id}/finish           401 401     401   202   404    202      404       404      404     404
+POST /v1/grants/{id}/renew            401 401     401   200   404    423      404       404      404     404
+POST /v1/grants/{id}/heartbeat        401 401     401   200   404    200      404       404      404     404
 POST /v1/tasks/{task}/finish          401 401     401   202   404    202      404       404      404     404
 GET  /v1/tasks/{task}                 401 401     401   200   404    200      404       404      404     404
 POST /v1/grants/{id}/collect          401 401     401   409   404    409      404       404      404     404
