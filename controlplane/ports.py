@@ -30,7 +30,7 @@ from controlplane.model.lease import (
     Wrapped,
 )
 from controlplane.model.orphan import Epoch, Login, Orphan, OrphanKind, Tally
-from controlplane.model.plan import Compiled, Layout, Naming, VaultObject
+from controlplane.model.plan import Compiled, Layout, Naming, Places, VaultObject
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
@@ -130,8 +130,22 @@ class Engine(Protocol):
         """What ending one of its credentials can mean."""
         ...
 
+    @property
+    def unasked(self) -> str:
+        """What a receipt says of an end that nobody at the target can confirm; "" where its prober can."""
+        ...
+
+    @property
+    def mounting(self) -> JsonObject:
+        """What a new mount of it is made with; `type` is Vault's word. Source: OpenBao docs, api/system/mounts."""
+        ...
+
+    def places(self, mount: str) -> Places:
+        """Where its roles and its leases are when it is mounted at `mount`."""
+        ...
+
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
-        """The secret-engine roles for one scope, in the form in which Vault reads them back."""
+        """What one scope needs besides the ACL policy, in the form in which Vault reads it back and writing order."""
         ...
 
     @property

@@ -106,7 +106,7 @@ class VaultSettings(_Section):
     prefix: Annotated[str, Field(pattern=rf"^[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}$")] = "sh"
     auth_mount: Mount = "shorthold"
     audience: str = "shorthold-tasks"
-    mounts: dict[Name, Mount] = {"database": "database", "pki": "pki"}
+    mounts: dict[Mount, Mount] = {"database": "database", "pki": "pki"}
     broker: VaultIdentity | None = None
     sync: VaultIdentity | None = None
 

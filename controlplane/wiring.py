@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines
+from controlplane.engines import engines, places
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
@@ -62,6 +62,7 @@ from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles, Skew
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
+from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
@@ -170,7 +171,8 @@ def wire(settings: Settings) -> ControlPlane:
     layout = settings.vault.layout
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
     broker = VaultClient(_server(settings.vault), session)
-    logins, leases = VaultLogins(layout, broker), VaultLeases(broker)
+    folders = [where.leases for where in places(layout) if where.leases is not None]
+    logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -184,7 +186,11 @@ def wire(settings: Settings) -> ControlPlane:
     postgresql = PostgresqlProber(
         _addresses(settings), _ProberLogins(broker, settings.vault, clock), clock, prefix=layout.prefix
     )
-    probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
+    probers: dict[str, Prober] = {
+        "postgresql": postgresql,
+        "pki": PkiProber(_Authority(broker, layout.mounts), clock),
+        "token": TokenProber(logins.facts),
+    }
     revoke = RevokeGrant(
         clock=clock,
         record=record,
@@ -194,6 +200,7 @@ def wire(settings: Settings) -> ControlPlane:
         probers=probers,
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
+        engines=engines(),
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
     broker.transport.observe = metrics.vault_call
@@ -210,6 +217,7 @@ def wire(settings: Settings) -> ControlPlane:
         epochs=epochs,
         probers=probers,
         rosters=dict.fromkeys(settings.targets, postgresql),
+        rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
     )

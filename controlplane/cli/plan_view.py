@@ -190,7 +190,8 @@ def _radius(one: Radius) -> Iterator[Text]:
     yield from _facts("how", [f"risk {one.risk}, at most {format_duration(one.longest)}; {one.approval}"])
     yield from _facts("end", [{"provable": "the target itself confirms that it is gone",
                                "recallable": "Vault takes it back; the target cannot be asked",
-                               "expiring": "it can only run out"}[one.revocability]])  # fmt: skip
+                               "expiring": "it can only run out",
+                               "not-recallable": "nothing takes it back"}[one.revocability]])  # fmt: skip
     yield Text()
 
 

@@ -7,6 +7,7 @@ from functools import cache
 from types import MappingProxyType
 
 from controlplane.model.entitlement import Scope
+from controlplane.model.plan import Layout, Places
 from controlplane.ports import Engine
 
 
@@ -33,4 +34,9 @@ def scope_models() -> Mapping[str, type[Scope]]:
     return MappingProxyType({word: engine.scope_model for word, engine in engines().items()})
 
 
-__all__ = ["engines", "scope_models"]
+def places(layout: Layout) -> tuple[Places, ...]:
+    """Where the engines that `layout` mounts keep their things. A word that is no engine's has no place."""
+    return tuple(engines()[word].places(mount) for word, mount in sorted(layout.mounts.items()) if word in engines())
+
+
+__all__ = ["engines", "places", "scope_models"]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, cast
 
@@ -13,7 +13,7 @@ from controlplane.engines.dialects.privilege import Privilege, PrivilegeText, pa
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Revocability, Scope
 from controlplane.model.lease import Ask, Credential, Response, Target
-from controlplane.model.plan import Naming, ObjectKind, VaultObject
+from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
 
 EXAMPLE = """\
@@ -56,6 +56,12 @@ class DatabaseEngine:
     scope_model: type[Scope] = DatabaseScope
     revocability: Revocability = Revocability.PROVABLE
     example: str = EXAMPLE
+    unasked: str = ""
+    mounting: JsonObject = field(default_factory=lambda: {"type": "database"})
+
+    def places(self, mount: str) -> Places:
+        """Roles at `roles`, leases at `creds`."""
+        return Places(roles=f"{mount}/roles", leases=f"{mount}/creds", holds=f"{mount}/creds")
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One dynamic role."""

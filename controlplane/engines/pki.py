@@ -1,7 +1,7 @@
 """Certificates: one key pair and certificate per credential, for names that the scope lists and nothing else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Literal, cast
 
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.entitlement import Revocability, Scope
 from controlplane.model.lease import Ask, Credential, Response, Target
-from controlplane.model.plan import Naming, ObjectKind, VaultObject
+from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
 
 EXAMPLE = """\
@@ -19,6 +19,8 @@ engine: pki
 common_name: checkout.agents.acme.example
 usages: [client]
 """
+
+_CA_TTL = 10 * 365 * 24 * 3600  # seconds
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 Hostname = Annotated[str, Field(pattern=rf"^{_LABEL}(\.{_LABEL})+$", max_length=253)]
@@ -53,6 +55,13 @@ class PkiEngine:
     scope_model: type[Scope] = PkiScope
     revocability: Revocability = Revocability.PROVABLE
     example: str = EXAMPLE
+    unasked: str = ""
+    # The mount's ceiling bounds the authority's own certificate, too. Roles bound what it issues.
+    mounting: JsonObject = field(default_factory=lambda: {"type": "pki", "config": {"max_lease_ttl": f"{_CA_TTL}s"}})
+
+    def places(self, mount: str) -> Places:
+        """Roles at `roles`, leases at `issue`."""
+        return Places(roles=f"{mount}/roles", leases=f"{mount}/issue", holds=f"{mount}/issue")
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One PKI role. All fields are written, so that none is left to a default of some server version."""

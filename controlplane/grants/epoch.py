@@ -107,7 +107,9 @@ class Epochs:
         """Nothing was ever noted: so it is the first start, unless something of ours lives without any grant."""
         if self._store.grants(limit=1):
             return None
-        if self._census.survey(_nobody).tokens or self._census.places():
+        found = self._census.survey(_nobody).tokens or self._census.places()
+        # A grant that came while we looked had passed the gate, and what was found may be its own.
+        if found and not self._store.grants(limit=1):
             return "the store knows no grant at all, and there are tokens or leases of ours in Vault"
         return None
 

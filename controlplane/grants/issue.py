@@ -28,7 +28,7 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
 from controlplane.model.identity import VerifiedClaims
-from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts, Wrapped
+from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts, Wrapped, is_leased
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.secret import Secret
 from controlplane.ports import Clock, Engine, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
@@ -124,6 +124,8 @@ class IssueGrant:
         engine = self.engines[scope.engine]
         ask = engine.ask(scope, compiled.naming, ttl=grant.ttl)
         response = self.logins.read(token.token, ask)
+        if not is_leased(response.lease) and engine.places(self.layout.mounts[scope.engine]).leases is not None:
+            raise VaultUnavailableError(f"Vault made the credential for scope {scope.name} without a lease")
         try:
             credential = engine.receive(scope, response)
         except ValueError as error:
@@ -137,7 +139,7 @@ class IssueGrant:
             target=engine.target(scope),
             principal=credential.principal,
             issued_at=now,
-            expires_at=now + credential.lease_ttl,
+            expires_at=now + (grant.ttl if credential.lease_ttl is None else credential.lease_ttl),
         )
         return lease, credential
 
@@ -148,7 +150,12 @@ class IssueGrant:
 
     def _wrap(self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued") -> Wrapped | None:
         # Vault's roles know one default; a grant that asked for another span gets it at Vault and at the target.
-        others = [made.lease for _, made in issued if abs(made.lease_ttl - grant.ttl) > _ROUNDING]
+        others = [
+            made.lease
+            for _, made in issued
+            if made.renewable and made.lease_ttl is not None and is_leased(made.lease)
+            if abs(made.lease_ttl - grant.ttl) > _ROUNDING
+        ]
         if others or grant.ttl != compiled.entitlement.ttl.default:
             self.leases.renew(token.accessor, others, grant.ttl)
         if compiled.entitlement.delivery is not Delivery.WRAPPED:

@@ -5,7 +5,7 @@ somebody sent to Vault himself (docs/orphans.md). What is being issued right now
 cannot be ended by us, for the prober may only look: it is reported until it is gone, and its own clock shuts it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -54,6 +54,8 @@ class Reconcile:
     probers: Mapping[str, Prober]
     rosters: Mapping[str, Roster]
     """By the name of the target that each can be asked about."""
+    rostered: Callable[[str], bool]
+    """Whether logins made at a path stand in some roster."""
     every: timedelta
     hold: timedelta
     _turn: _Turn = field(default_factory=_Turn)
@@ -214,7 +216,7 @@ class Reconcile:
                 self._ended(orphan, method=method, verified=True, evidence=evidence.detail)
             return
         group = _group(orphan.place)
-        if "/creds/" not in orphan.place or not self.rosters:
+        if not self.rostered(orphan.place) or not self.rosters:
             unknown = "nobody learned its principal, so the target could not be asked for it"
             self._ended(orphan, method=method, verified=False, evidence=unknown)
         elif group in present.unsettled or any(login.group == group for _, login in present.logins):

@@ -6,11 +6,12 @@ Vault answers 204 to a revocation that later fails, so its answers are wishes an
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from controlplane.grants.receipt import statement
+from controlplane.model.entitlement import Revocability
 from controlplane.model.errors import (
     TargetUnavailableError,
     VaultRefusedError,
@@ -18,8 +19,8 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
-from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt
-from controlplane.ports import Clock, Leases, Logins, Prober, Recorder, Signer, Store
+from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, is_leased
+from controlplane.ports import Clock, Engine, Leases, Logins, Prober, Recorder, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -57,6 +58,8 @@ class RevokeGrant:
     probers: Mapping[str, Prober]
     signer: Signer
     pause: Callable[[timedelta], None]
+    engines: Mapping[str, Engine] = field(default_factory=dict[str, Engine])
+    """What they say of ends that no prober can confirm."""
 
     def __call__(self, grant: Grant) -> Grant:
         """The grant after one honest try. Repeating it is what it is made for.
@@ -109,16 +112,27 @@ class RevokeGrant:
         return self.logins.accessors_of(grant.id) if grant.settles_at is not None else []
 
     def _end(self, lease: Lease, *, again: bool) -> Ended:
-        method = self._until_gone(lease.id, again=again)
+        # What Vault keeps no lease of ends with the task token, or not at all: its engine says which.
+        method = self._until_gone(lease.id, again=again) if is_leased(lease.id) else "task token revoked"
         prober = self.probers.get(lease.target.kind)
         if prober is None:
-            return self._ended(lease, method, verified=False, evidence=f"a {lease.engine} target cannot be asked")
+            return self._unasked(lease, method)
         evidence = prober.ask(lease.target, lease.principal, issued_at=lease.issued_at)
         if not evidence.gone and again:
             raise SurvivedError(f"Vault let go of lease {lease.id}, and still {lease.target.name}: {evidence.detail}")
         if not evidence.gone:
             raise NotGoneError(f"{lease.target.name}: {evidence.detail}")
         return self._ended(lease, method, verified=True, evidence=evidence.detail)
+
+    def _unasked(self, lease: Lease, method: str) -> Ended:
+        """An end that no target can confirm: what has a clock of its own is over when that says so."""
+        engine = self.engines.get(lease.engine)
+        why = (engine.unasked if engine is not None else "") or f"a {lease.engine} target cannot be asked"
+        if engine is None or engine.revocability is not Revocability.EXPIRING:
+            return self._ended(lease, method, verified=False, evidence=why)
+        over, at = lease.expires_at <= self.clock.now(), f"{lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        evidence = f"it ran out at {at}, by its own clock" if over else f"{why}; it runs out at {at}"
+        return self._ended(lease, method, verified=over, evidence=evidence)
 
     def _until_gone(self, lease: LeaseId, *, again: bool) -> str:
         """Wait until Vault's record of the lease is gone, and say what ended it.
@@ -192,7 +206,7 @@ class RevokeGrant:
             at=self.clock.now(),
             verified=False,
             evidence="issuing was interrupted: if Vault made a credential here and lost its lease, nobody learned of "
-            "it, nobody holds it, and it ends by its own clock",
+            "it, nobody holds it, and it ends by its own clock if it has one",
         )
 
     def _ended(self, lease: Lease, method: str, *, verified: bool, evidence: str) -> Ended:

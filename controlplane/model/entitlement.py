@@ -72,6 +72,7 @@ class Revocability(StrEnum):
     PROVABLE = "provable"  # the target can be asked, and says that it is gone
     RECALLABLE = "recallable"  # Vault takes it back, but the target cannot be asked
     EXPIRING = "expiring"  # it can only run out
+    LASTING = "not-recallable"  # whoever has read it has it, until somebody changes it at the target
 
 
 class Glob(Document):

@@ -11,6 +11,18 @@ from controlplane.model.secret import Secret
 Accessor = NewType("Accessor", str)
 LeaseId = NewType("LeaseId", str)
 
+_UNLEASED = "unleased:"
+
+
+def unleased(path: str, request: str) -> LeaseId:
+    """An id of ours for a credential of which Vault keeps no lease: `request` is what Vault called its making."""
+    return LeaseId(f"{_UNLEASED}{path}/{request}")
+
+
+def is_leased(id: LeaseId) -> bool:
+    """Whether Vault knows this id. No mount's name has a colon, so the two cannot be mistaken for each other."""
+    return not id.startswith(_UNLEASED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -48,17 +60,25 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What actually opens a door, in memory only: `fields` go to the agent, `principal` to the store."""
+    """What actually opens a door, in memory only: `fields` go to the agent, `principal` to the store.
+
+    `lease_ttl` is None where it ends with its task token, and no sooner by a clock of its own; one that is not
+    `renewable` lives that long, whatever the grant's TTL is.
+    """
 
     lease: LeaseId
-    lease_ttl: timedelta
+    lease_ttl: timedelta | None
     principal: str
     fields: Mapping[str, Secret]
+    renewable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """One answer of Vault that carries a lease; every value of `data` that is text counts as secret."""
+    """One answer of Vault that made a credential; every value of `data` that is text counts as secret.
+
+    `lease` is Vault's, or one of `unleased` where Vault keeps none.
+    """
 
     lease: LeaseId
     lease_ttl: timedelta

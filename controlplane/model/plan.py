@@ -27,6 +27,19 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where one engine keeps its things in Vault, as whole paths of folders.
+
+    `roles` is where its roles stand, None where it needs none. `leases` is where the leases of its credentials hang,
+    None where Vault keeps none. A role is removed once nothing hangs from it at `holds`.
+    """
+
+    roles: str | None
+    leases: str | None
+    holds: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
     """The content-named objects of one revision of one entitlement: `sh-<entitlement>-<revision>[-<scope>]`."""
 

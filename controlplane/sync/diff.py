@@ -91,15 +91,21 @@ def _foreign(wanted: VaultObject, present: JsonObject) -> list[str]:
 
 
 def _same(wanted: JsonValue, present: JsonValue) -> bool:
+    if isinstance(wanted, str) and isinstance(present, dict) and wanted:
+        return _parsed(wanted) == present  # an object that Vault takes as text only, and shows as what it is
     return wanted == present or (not wanted and not present)
+
+
+def _parsed(text: str) -> JsonValue:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _rules(data: JsonObject) -> JsonValue:
     text = data.get("policy")
-    try:
-        return json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return text  # HCL that somebody wrote by hand
+    return _parsed(text) if isinstance(text, str) else None  # HCL that somebody wrote by hand stays text
 
 
 def _put(wanted: VaultObject, present: VaultObject | None) -> Change | None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from controlplane.engines import places
 from controlplane.model.plan import Layout, ObjectKind
 
 RESERVED = frozenset({"prober", "root", "default", "response-wrapping", "control-group"})
@@ -24,13 +25,14 @@ def origin(layout: Layout, kind: ObjectKind, path: str) -> Origin | None:
     """Where the object at `path` came from; None where it is not ours, and so never to be touched."""
     folder, _, name = path.rpartition("/")
     folders = {
-        ObjectKind.SECRET_ROLE: {f"{mount}/roles" for mount in layout.mounts.values()},
+        ObjectKind.SECRET_ROLE: {where.roles for where in places(layout)},
         ObjectKind.POLICY: {"sys/policies/acl"},
         ObjectKind.JWT_ROLE: {f"auth/{layout.auth_mount}/role"},
     }
     if folder not in folders[kind]:
         return None
-    scope = _SCOPE if kind is ObjectKind.SECRET_ROLE else ""
+    # An engine may need a policy for each scope besides the one of the revision.
+    scope = {ObjectKind.SECRET_ROLE: _SCOPE, ObjectKind.POLICY: f"({_SCOPE})?", ObjectKind.JWT_ROLE: ""}[kind]
     found = re.fullmatch(rf"{re.escape(layout.prefix)}-{_BASE}{scope}", name, re.ASCII)
     if found is None or reserved(found["entitlement"]):
         return None

@@ -28,7 +28,7 @@ class Tier(BaseModel):
     break_glass: Duration = Field(default=timedelta(minutes=10), le=MAX_TTL)
     inline: bool = True
     heartbeat: Duration | None = None
-    revocability: Revocability = Field(default=Revocability.EXPIRING, strict=False)
+    revocability: Revocability = Field(default=Revocability.LASTING, strict=False)
 
 
 class Tiers(BaseModel):

@@ -26,6 +26,11 @@ _SOUND = {
 }
 
 
+def document(**changes: object) -> dict[str, object]:
+    """The same as it would stand in a file."""
+    return _SOUND | changes
+
+
 def entitlement(**changes: object) -> Entitlement:
     """The entitlement with top-level keys as in `changes`.
 

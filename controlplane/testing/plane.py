@@ -274,6 +274,7 @@ class FakePlane:
             probers=self.probers,
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
+            engines=engines(),
         )
         self.reap = ReapGrant(
             clock=self.clock,
@@ -294,6 +295,7 @@ class FakePlane:
             epochs=self.epochs,
             probers=self.probers,
             rosters={"orders": self.vault.target},
+            rostered=lambda path: path.startswith("database/creds/"),
             every=timedelta(seconds=10),
             hold=timedelta(minutes=2),
         )

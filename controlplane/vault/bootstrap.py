@@ -11,9 +11,11 @@ from typing import Final, Literal, cast
 
 from pydantic import JsonValue
 
+from controlplane.engines import engines
 from controlplane.model.canonical import JsonObject, canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import Layout
+from controlplane.ports import Engine
 from controlplane.vault.census import epoch_path
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.policies import IDENTITIES, identity_name, policy_of
@@ -24,10 +26,6 @@ SESSION_TTL: Final = 3600
 
 CEILING: Final = 8 * 3600
 """Seconds; no task token lives longer, whatever a role says. The same as `model.entitlement.MAX_TTL`."""
-
-_SECRET_MOUNTS: Final = ("database", "pki")
-_CA_TTL: Final = 10 * 365 * 24 * 3600
-"""Seconds; the mount's ceiling bounds the authority's own certificate too. Roles bound what it issues."""
 
 Action = Literal["create", "change", "none"]
 
@@ -74,7 +72,7 @@ class _Wanted:
 def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool) -> list[BootstrapItem]:
     """What there is to do, in its order; with `apply` it is done. `client` needs an operator's token.
 
-    Repeating it changes nothing. Existing mounts of `database` and `pki` are used as they are.
+    Repeating it changes nothing. Existing mounts of secrets engines are used as they are.
 
     Raises:
         ConfigurationError: a name of the layout is no good, or a mount of ours is something else already.
@@ -92,9 +90,9 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
 def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Mapping[str, str]) -> Iterator[_Wanted]:
     """Every object, looked at just before it is its turn: what an earlier one made is there by then."""
     mounts = part(client.read("sys/mounts"), "data")
-    for engine in _SECRET_MOUNTS:
-        if engine in layout.mounts:
-            yield _secret_mount(mounts, layout.mounts[engine], engine)
+    for word, engine in sorted(engines().items()):
+        if word in layout.mounts:
+            yield _secret_mount(mounts, layout.mounts[word], engine)
     auths = part(client.read("sys/auth"), "data")
     yield from _auth(
         client, auths, layout.auth_mount, what="where tasks log in", key=trust.task_key_pem, ceiling=CEILING
@@ -111,14 +109,12 @@ def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Map
         yield from _probers(client, layout, database, exists=f"{database}/" in mounts)
 
 
-def _secret_mount(mounts: Mapping[str, JsonValue], mount: str, engine: str) -> _Wanted:
-    found = _typed(mounts, mount, engine)
-    body: JsonObject = {"type": engine, "description": "Shorthold issues credentials from here."}
-    if engine == "pki":
-        body = {**body, "config": {"max_lease_ttl": f"{_CA_TTL}s"}}
+def _secret_mount(mounts: Mapping[str, JsonValue], mount: str, engine: Engine) -> _Wanted:
+    found = _typed(mounts, mount, str(engine.mounting["type"]))
+    body: JsonObject = {**engine.mounting, "description": "Shorthold issues credentials from here."}
     # An existing mount is its owner's: it keeps its description and its limits.
     return _Wanted(
-        path=f"sys/mounts/{mount}", what=f"secrets engine {engine}", body=body, current=body if found else None
+        path=f"sys/mounts/{mount}", what=f"secrets engine {engine.word}", body=body, current=body if found else None
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from controlplane.engines import places
 from controlplane.model.errors import VaultUnavailableError
 from controlplane.model.lease import Accessor, TokenFacts
 from controlplane.model.orphan import Epoch
@@ -24,7 +25,6 @@ LOOKS: Final = 1_000
 ABSENT_LOOKS: Final = 12
 """Rounds after which an accessor without a token is left alone."""
 
-_ISSUED_AT: Final = {"database": "creds", "pki": "issue"}
 _DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _MAC: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -92,12 +92,13 @@ class VaultCensus:
     def places(self) -> Sequence[str]:
         """Every path of ours under which a lease hangs; the prober's own are none of an entitlement's."""
         found: list[str] = []
-        for engine, mount in sorted(self._layout.mounts.items()):
-            at = f"{mount}/{_ISSUED_AT.get(engine, 'creds')}"
-            for key in self._broker.list(f"sys/leases/lookup/{at}"):
+        for where in places(self._layout):
+            if where.leases is None:
+                continue
+            for key in self._broker.list(f"sys/leases/lookup/{where.leases}"):
                 role = key.removesuffix("/")
-                if origin(self._layout, ObjectKind.SECRET_ROLE, f"{mount}/roles/{role}") is not None:
-                    found.append(f"{at}/{role}")
+                if origin(self._layout, ObjectKind.SECRET_ROLE, f"{where.roles}/{role}") is not None:
+                    found.append(f"{where.leases}/{role}")
         return found
 
     def epoch(self) -> Epoch | None:

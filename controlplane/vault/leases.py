@@ -3,7 +3,7 @@
 The table of what its answers mean stands in docs/vault-facts.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -23,10 +23,13 @@ PATIENCE = timedelta(seconds=30)
 
 
 class VaultLeases:
-    """Fits `ports.Leases`."""
+    """Fits `ports.Leases`. Leases of ours hang below `folders` only; None where nobody says so."""
 
-    def __init__(self, broker: VaultClient, *, patience: timedelta = PATIENCE) -> None:
+    def __init__(
+        self, broker: VaultClient, *, patience: timedelta = PATIENCE, folders: Collection[str] | None = None
+    ) -> None:
         self._broker = broker
+        self._folders = folders
         self._patient = broker.patient(patience)
         self._tokens: Any = Token(adapter=broker.adapter)
         self._leases: Any = Lease(adapter=broker.adapter)
@@ -80,7 +83,9 @@ class VaultLeases:
         self._patient.put("sys/leases/revoke", json={"lease_id": lease, "sync": True})
 
     def under(self, path: str) -> Sequence[LeaseId]:
-        """Every lease that hangs from credentials read at `path`."""
+        """Every lease that hangs from credentials read at `path`; none where the engine there keeps none."""
+        if self._folders is not None and not any(path.startswith(f"{folder}/") for folder in self._folders):
+            return []
         return [LeaseId(f"{path}/{key}") for key in self._broker.list(f"sys/leases/lookup/{path}")]
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from controlplane.model.errors import NotSyncedError
 from controlplane.model.grant import GrantId
-from controlplane.model.lease import Accessor, Ask, LeaseId, Response, TaskToken, TokenFacts, Wrapped
+from controlplane.model.lease import Accessor, Ask, LeaseId, Response, TaskToken, TokenFacts, Wrapped, unleased
 from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.vault.client import VaultClient, understood
@@ -84,11 +84,13 @@ class VaultLogins:
         """Make one credential with the task's token."""
         task = VaultAdapter(self._broker.transport, lambda: token)
         answer = task.get(ask.path) if ask.body is None else task.put(ask.path, json=dict(ask.body))
-        lease = understood(_Leased, answer)
+        made = understood(_Made, answer)
+        # A token comes as `auth`, everything else as `data`. Source: OpenBao docs, api/auth/token, "Create token".
+        data = made.auth or made.data or {}
         return Response(
-            lease=LeaseId(lease.lease_id),
-            lease_ttl=timedelta(seconds=lease.lease_duration),
-            data={name: _secret(value) for name, value in lease.data.items()},
+            lease=LeaseId(made.lease_id) if made.lease_id else unleased(ask.path, made.request_id),
+            lease_ttl=timedelta(seconds=made.lease_duration),
+            data={name: _secret(value) for name, value in data.items()},
         )
 
     def wrap(self, token: Secret, payload: Mapping[str, Mapping[str, Secret]], ttl: timedelta) -> Wrapped:
@@ -153,10 +155,12 @@ class _Token(BaseModel):
         )
 
 
-class _Leased(BaseModel):
-    lease_id: str = Field(min_length=1)
+class _Made(BaseModel):
+    request_id: str = Field(min_length=1)
+    lease_id: str
     lease_duration: int
-    data: dict[str, JsonValue]
+    data: dict[str, JsonValue] | None = None
+    auth: dict[str, JsonValue] | None = None
 
 
 class _WrapInfo(BaseModel):

@@ -6,13 +6,14 @@ is canonical JSON, parsed back and compared before anybody sends it to Vault.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, Field, JsonValue
 
 import controlplane
+from controlplane.engines import places
 from controlplane.model.canonical import canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import MAX_PREFIX, Layout
@@ -39,13 +40,16 @@ def policy_of(layout: Layout, identity: str) -> str:
     names = _names(layout)
     file = _directory() / f"{identity}.json"
     filled: dict[str, JsonValue] = {}
+    if not places(layout):
+        raise ConfigurationError("vault.mounts names no engine that there is")
     for path, rule in _paths(file).items():
-        where = _filled(path, names)
-        if where is None:
-            continue  # an engine that this layout does not use
-        if not _PATH.fullmatch(where) or where in filled:
-            raise ConfigurationError(f"the policy {file} has a path that means something else than it says: {where}")
-        filled[where] = _rule(rule, names)
+        said = _rule(rule, names)
+        if said is None:
+            continue
+        for where in _filled(path, names):  # none where this layout does not use the engine
+            if not _PATH.fullmatch(where) or where in filled:
+                raise ConfigurationError(f"the policy {file} has a path that means something else: {where}")
+            filled[where] = said
     text = canonical({"path": filled}).decode()
     if json.loads(text) != {"path": filled}:
         raise ConfigurationError(f"the policy {file} does not survive being written")
@@ -63,9 +67,10 @@ def _paths(file: Path) -> Mapping[str, JsonValue]:
         raise ConfigurationError(f"the policy {file} cannot be read: {error}") from None
 
 
-def _names(layout: Layout) -> Mapping[str, str]:
-    names = {"prefix": layout.prefix, "auth_mount": layout.auth_mount}
-    mounts = {f"mount:{engine}": mount for engine, mount in layout.mounts.items()}
+def _names(layout: Layout) -> Mapping[str, tuple[str, ...]]:
+    """What stands for each placeholder: one name, or the folder of every engine there is."""
+    names = {"prefix": (layout.prefix,), "auth_mount": (layout.auth_mount,)}
+    mounts = {f"mount:{engine}": (mount,) for engine, mount in layout.mounts.items()}
     if not _PREFIX.fullmatch(layout.prefix):
         raise ConfigurationError("vault.prefix must be a few lower-case letters and digits")
     for mount in (layout.auth_mount, *layout.mounts.values()):
@@ -76,32 +81,38 @@ def _names(layout: Layout) -> Mapping[str, str]:
             f"vault.auth_mount {layout.auth_mount!r} begins with vault.prefix {layout.prefix!r}: "
             "the identity that writes entitlements could rewrite the policies of all identities"
         )
-    return names | mounts
+    found = places(layout)
+    folders = {
+        "roles": tuple(where.roles for where in found if where.roles is not None),
+        "leases": tuple(where.leases for where in found if where.leases is not None),
+        "holds": tuple(where.holds for where in found if where.holds is not None),
+    }
+    return names | mounts | folders
 
 
-def _rule(rule: JsonValue, names: Mapping[str, str]) -> JsonValue:
-    """`rule` with its placeholders filled in; a text that names an engine which is not used is left out."""
+def _rule(rule: JsonValue, names: Mapping[str, tuple[str, ...]]) -> JsonValue:
+    """`rule` with its texts filled in; None where that leaves a list empty, which would allow any value."""
     match rule:
-        case str():
-            return _filled(rule, names)
         case list():
-            items = [filled for item in rule if (filled := _rule(item, names)) is not None]
-            if rule and not items:  # to Vault, an empty list of allowed values means any value
-                raise ConfigurationError("vault.mounts names no engine that the shipped policies know")
-            return list(items)
+            items = [filled for item in rule for filled in (_filled(item, names) if isinstance(item, str) else [item])]
+            return None if rule and not items else list(items)
         case dict():
-            return {key: _rule(value, names) for key, value in rule.items()}
+            parts = {key: _rule(value, names) for key, value in rule.items()}
+            return None if None in parts.values() else parts
         case _:
             return rule
 
 
-def _filled(text: str, names: Mapping[str, str]) -> str | None:
-    if any(name.startswith("mount:") and name not in names for name in _PLACEHOLDER.findall(text)):
-        return None
-    try:
-        return _PLACEHOLDER.sub(lambda found: names[found[1]], text)
-    except KeyError as error:
-        raise ConfigurationError(f"a shipped policy names the unknown placeholder {error}") from None
+def _filled(text: str, names: Mapping[str, tuple[str, ...]]) -> Sequence[str]:
+    """`text` once for each thing that its placeholders stand for."""
+    found = _PLACEHOLDER.search(text)
+    if found is None:
+        return [text]
+    name = found[1]
+    if name not in names and not name.startswith("mount:"):
+        raise ConfigurationError(f"a shipped policy names the unknown placeholder {name!r}")
+    before, after = text[: found.start()], _filled(text[found.end() :], names)
+    return [f"{before}{value}{rest}" for value in names.get(name, ()) for rest in after]
 
 
 def _directory() -> Path:

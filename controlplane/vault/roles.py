@@ -3,14 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping
 
+from controlplane.engines import places
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.plan import Layout, ObjectKind, VaultObject
 from controlplane.sync.ours import origin
 from controlplane.vault.client import VaultClient, part
-
-_ISSUES_AT: Mapping[str, str] = {"pki": "issue"}
-_USUALLY_AT = "creds"
-"""Leases hang from the path at which an engine makes credentials, not from its role's."""
 
 
 class VaultRoles:
@@ -18,7 +15,8 @@ class VaultRoles:
 
     def __init__(self, layout: Layout, client: VaultClient) -> None:
         self._client = client
-        self._engine_at = {mount: engine for engine, mount in layout.mounts.items()}
+        # Leases hang from the path at which an engine makes credentials, not from its role's.
+        self._holds = {where.roles: where.holds for where in places(layout)}
 
     def read(self, layout: Layout) -> Mapping[str, VaultObject]:
         """All objects of ours by path. One that goes while we look is not among them."""
@@ -41,9 +39,9 @@ class VaultRoles:
         """How many leases hang from a secret role; 0 for other kinds."""
         if item.kind is not ObjectKind.SECRET_ROLE:
             return 0
-        mount, _, name = item.path.partition("/roles/")
-        verb = _ISSUES_AT.get(self._engine_at[mount], _USUALLY_AT)
-        return len(self._client.list(f"sys/leases/lookup/{mount}/{verb}/{name}"))
+        folder, _, name = item.path.rpartition("/")
+        holds = self._holds[folder]
+        return 0 if holds is None else len(self._client.list(f"sys/leases/lookup/{holds}/{name}"))
 
     def _read(self, layout: Layout, kind: ObjectKind, path: str) -> VaultObject | None:
         ours = origin(layout, kind, path)
@@ -56,8 +54,8 @@ class VaultRoles:
 
 
 def _folders(layout: Layout) -> Iterator[tuple[ObjectKind, str]]:
-    for mount in sorted(set(layout.mounts.values())):
-        yield ObjectKind.SECRET_ROLE, f"{mount}/roles"
+    for folder in sorted({where.roles for where in places(layout) if where.roles is not None}):
+        yield ObjectKind.SECRET_ROLE, folder
     yield ObjectKind.POLICY, "sys/policies/acl"
     yield ObjectKind.JWT_ROLE, f"auth/{layout.auth_mount}/role"
 

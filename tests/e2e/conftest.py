@@ -1,11 +1,53 @@
-"""What the stories on the shared servers have in common."""
+"""What the stories have in common: the shared servers' witness, Debian's programs, and planes over any engines."""
 
-from collections.abc import Generator
+import os
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from controlplane.dev.issuer import DevIssuer
+from controlplane.dev.openbao import OpenBao
 from controlplane.dev.stack import Stack
+from controlplane.testing.real import RealPlane
 from controlplane.testing.served import Witness, witness
+from controlplane.vault.client import VaultClient
+
+Planes = Callable[..., RealPlane]
+
+
+@pytest.fixture(scope="session")
+def needed() -> Callable[[str, str | None], None]:
+    """Skip where a person has not installed Debian's package; in CI its absence is a failure, never a skip."""
+
+    def check(package: str, program: str | None) -> None:
+        if program is not None:
+            return
+        if os.environ.get("CI"):
+            pytest.fail(f"{package} is not installed: .ci/run does it")
+        pytest.skip(f"{package} is not installed: apt-get install {package}")
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def planes(
+    tmp_path_factory: pytest.TempPathFactory, openbao: OpenBao, vault_root: VaultClient, issuer: DevIssuer
+) -> Generator[Planes]:
+    """Makes control planes: `planes("es", "ssh")` has names with `es` and the engine `ssh`."""
+    with ExitStack() as running:
+
+        def make(prefix: str, *words: str) -> RealPlane:
+            directory: Path = tmp_path_factory.mktemp(f"plane-{prefix}")
+            plane = RealPlane(
+                directory=directory, prefix=prefix, words=words, openbao=openbao, root=vault_root, issuer=issuer
+            )
+            plane.start()
+            running.callback(plane.stop)
+            return plane
+
+        yield make
 
 
 @pytest.fixture

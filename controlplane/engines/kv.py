@@ -1,0 +1,133 @@
+"""Static secrets: named fields of one secret in a KV (version 2) mount. Whoever has read one has it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, cast
+
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, field_validator
+
+from controlplane.model.canonical import JsonObject
+from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.lease import Ask, Credential, Response, Target
+from controlplane.model.plan import Naming, Places, VaultObject
+from controlplane.model.secret import Secret
+
+EXAMPLE = """\
+name: gateway
+engine: kv
+path: payments/gateway
+fields: [api_key]
+"""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+def _path(path: str) -> str:
+    if not all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+        raise ValueError(
+            "write the path below the mount, as in payments/gateway: no pattern, no data/, no slash at the ends"
+        )
+    if path.startswith(("data/", "metadata/")):
+        raise ValueError("leave data/ out: it is Vault's own, and put in front of every path")
+    return path
+
+
+class KvScope(Scope):
+    """Some fields of one secret."""
+
+    path: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_path)]
+    fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")], ...] = Field(
+        min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
+    )
+
+    @field_validator("fields")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a field is named twice")
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class KvEngine:
+    """Source: OpenBao docs, api/secret/kv/kv-v2."""
+
+    word: str = "kv"
+    scope_model: type[Scope] = KvScope
+    revocability: Revocability = Revocability.LASTING
+    example: str = EXAMPLE
+    unasked: str = (
+        "a static secret cannot be taken back: whoever has read this version has it until the target's changes"
+    )
+    mounting: JsonObject = field(default_factory=lambda: {"type": "kv", "options": {"version": "2"}})
+
+    def places(self, mount: str) -> Places:
+        """No roles and no leases: a policy is all that there is."""
+        del mount
+        return Places(roles=None, leases=None, holds=None)
+
+    def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
+        """None."""
+        del scope, naming, default, maximum
+        return ()
+
+    def capabilities(self, scope: Scope, naming: Naming) -> Mapping[str, JsonObject]:
+        """Reading the newest version. Vault's policies know no fields: the others go no further than `receive`."""
+        return {self._path(scope, naming): {"capabilities": ["read"]}}
+
+    def ask(self, scope: Scope, naming: Naming, *, ttl: timedelta) -> Ask:
+        """A plain read."""
+        del ttl
+        return Ask(path=self._path(scope, naming), body=None)
+
+    def receive(self, scope: Scope, response: Response) -> Credential:
+        """The fields that the scope names; the principal is the path with the version that was read."""
+        wanted = _own(scope)
+        held, about = (_object(response.data.get(name)) for name in ("data", "metadata"))
+        version = about.get("version")
+        missing = sorted(set(wanted.fields) - set(held))
+        if missing or not isinstance(version, int):
+            raise ValueError(f"Vault answered without {', '.join(missing) or 'a version'}")
+        return Credential(
+            lease=response.lease,
+            lease_ttl=None,
+            principal=f"{wanted.path}@{version}",
+            fields={name: Secret(_text(held[name])) for name in sorted(wanted.fields)},
+        )
+
+    def target(self, scope: Scope) -> Target:
+        """Whatever takes the secret: Vault does not know it."""
+        return Target(kind="kv", name=_own(scope).path)
+
+    def reach(self, scope: Scope) -> Sequence[str]:
+        """One sentence."""
+        wanted = _own(scope)
+        return [f"may read {', '.join(sorted(wanted.fields))} of {wanted.path}, and knows it from then on"]
+
+    def _path(self, scope: Scope, naming: Naming) -> str:
+        return f"{naming.layout.mounts[self.word]}/data/{_own(scope).path}"
+
+
+def _own(scope: Scope) -> KvScope:
+    return cast("KvScope", scope)
+
+
+def _object(value: object) -> dict[str, JsonValue]:
+    """An object in an answer, which arrives as secret JSON text; empty where it is none."""
+    if not isinstance(value, Secret):
+        return {}
+    try:
+        return _OBJECT.validate_json(value.reveal())
+    except ValueError:  # its text would quote the secret
+        return {}
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+ENGINE = KvEngine()
