@@ -11,6 +11,7 @@ from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines
+from controlplane.engines.dialects import dialects
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -52,8 +53,9 @@ from controlplane.model.errors import (
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles, Skew
+from controlplane.probers import TargetProber, Unconfigured, prober_of
+from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
-from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
@@ -63,7 +65,7 @@ from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
-from controlplane.vault.prober import prober_role
+from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.skew import VaultSkew
@@ -111,7 +113,8 @@ class ControlPlane:
     vault: VaultClient
     session: JwtSession
     skew: Skew
-    postgresql: PostgresqlProber
+    targets: Mapping[str, TargetProber]
+    """By kind."""
     epochs: Epochs
     restore: Restore
 
@@ -136,7 +139,8 @@ class ControlPlane:
 
     def close(self) -> None:
         """Close every connection; the worker has stopped before."""
-        self.postgresql.close()
+        for prober in self.targets.values():
+            prober.close()
         self.vault.close()
         self.session.close()
         self.store.close()
@@ -161,10 +165,12 @@ def wire(settings: Settings) -> ControlPlane:
     store = open_store(settings.store.url, audit_key=_audit_key(settings))
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
-    postgresql = PostgresqlProber(
-        _addresses(settings), _ProberLogins(broker, settings.vault, clock), clock, prefix=layout.prefix
-    )
-    probers: dict[str, Prober] = {"postgresql": postgresql, "pki": PkiProber(_Authority(broker, layout.mounts), clock)}
+    targets = _targets(settings, broker, clock)
+    probers: dict[str, Prober] = {
+        **dict.fromkeys(dialects(), Unconfigured()),
+        **targets,
+        "pki": PkiProber(_Authority(broker, layout.mounts), clock),
+    }
     revoke = RevokeGrant(
         clock=clock,
         record=record,
@@ -189,7 +195,7 @@ def wire(settings: Settings) -> ControlPlane:
         census=census,
         epochs=epochs,
         probers=probers,
-        rosters=dict.fromkeys(settings.targets, postgresql),
+        rosters={name: targets[target.kind] for name, target in settings.targets.items()},
         every=compare or timedelta(0),
         hold=_ROUND,
     )
@@ -297,7 +303,7 @@ def wire(settings: Settings) -> ControlPlane:
         vault=broker,
         session=session,
         skew=skew,
-        postgresql=postgresql,
+        targets=targets,
         epochs=epochs,
         restore=Restore(
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling
@@ -375,11 +381,14 @@ def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) ->
     return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
 
 
-def _addresses(settings: Settings) -> dict[str, Address]:
-    return {
-        name: Address(host=target.host, port=target.port, database=target.database, sslmode=target.sslmode)
-        for name, target in settings.targets.items()
-    }
+def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dict[str, TargetProber]:
+    """The prober of each kind of target that there is."""
+    logins = _ProberLogins(broker, settings.vault, clock)
+    found: dict[str, TargetProber] = {}
+    for kind in sorted({target.kind for target in settings.targets.values()}):
+        of_kind = {name: target for name, target in settings.targets.items() if target.kind == kind}
+        found[kind] = prober_of(kind)(of_kind, logins, clock, settings.vault.prefix)
+    return found
 
 
 class _ProberLogins:
@@ -389,7 +398,7 @@ class _ProberLogins:
         self._broker, self._vault, self._clock = broker, vault, clock
 
     def __call__(self, connection: str) -> ProberLogin:
-        role = prober_role(self._vault.layout, connection).name
+        role = prober_name(self._vault.layout, connection)
         asked_at = self._clock.now()
         answer = self._broker.read(f"{self._vault.layout.mounts['database']}/creds/{role}")
         data = part(answer, "data")
