@@ -121,7 +121,7 @@ class MariaDB:
             process.wait()
 
     def prepare(self) -> None:
-        """What an operator does once (docs/engines/database.md), and the manager's password."""
+        """What an operator does once (docs/databases.md), and the manager's password."""
         self.run(*preparation(), f"ALTER USER {MANAGER} IDENTIFIED BY '{self.manager.reveal()}' ACCOUNT UNLOCK")
 
     def connection(self, layout: Layout) -> JsonObject:

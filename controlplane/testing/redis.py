@@ -94,7 +94,7 @@ class RedisServer:
                 "appendonly no",
                 "user default off",
                 f"user root on >{self.root.reveal()} ~* &* +@all",
-                # As docs/engines/database.md says it: whoever may set users can give himself everything.
+                # As docs/databases.md says it: whoever may set users can give himself everything.
                 f"user {MANAGER} on >{self.manager.reveal()} -@all +ping +acl|setuser +acl|deluser",
                 "",
             )

@@ -2,7 +2,7 @@
 
 A selector is a set of commands *on* a set of keys, so a line of a scope never lends its keys to another line's
 commands. Vault's plugin sends the rules as arguments of one `ACL SETUSER`, never as a line of text; every value in
-them was parsed here. It ends a login with `ACL DELUSER`, which closes the user's connections (docs/adr/0020).
+them was parsed here. It ends a login with `ACL DELUSER`, which closes the user's connections (docs/adr/0021).
 """
 
 import json
@@ -60,6 +60,7 @@ _LONGEST: Final = 200
 
 # What people try first, and what they are told; the grammar has refused it already when this is looked at.
 _HINTS: Final = (
+    (r"{{|}}", "has no templates: a key in it is that key"),
     (r"\bon keys? +\*", "begins with what its keys begin with: one on every key is more than a task needs"),
     (r"[+~&%@]", "is no ACL rule: write it as `read on keys cart:*`"),
     (r"\b(all|any)\b", "names a command, or read or write: ALL is more than a task needs"),
@@ -100,13 +101,14 @@ def parse(text: str) -> KeyPrivilege:
     verb, *rest = re.sub(r" +", " ", text.strip(" ")).split(" ", 1)
     words = " ".join([verb.lower(), *(part[: len("on keys")].lower() + part[len("on keys") :] for part in rest)])
     shape = _SHAPE.fullmatch(words)
-    if shape is None or len(words) > _LONGEST:
+    if shape is None or len(words) > _LONGEST or re.search("{{|}}", words):
         raise ValueError(
             _hint(text) or "write it as `read on keys cart:*`, `write on keys cart:*` or `hset on keys cart:*`"
         )
     if shape["verb"] not in _GROUPS and shape["verb"] not in COMMANDS:
         raise ValueError(
-            f"{shape['verb']} is no command that reads or writes one value at a named key: read, write, hset …"
+            _hint(text)
+            or f"{shape['verb']} is no command that reads or writes one value at a named key: read, write, hset …"
         )
     return KeyPrivilege(verb=shape["verb"], keys=shape["keys"])
 

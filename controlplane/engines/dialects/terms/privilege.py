@@ -91,7 +91,7 @@ def parse(text: str, grammar: Grammar) -> Privilege:
         raise ValueError(f"{schema} belongs to the database itself: nobody is let into it")
     if too_long := [part for part in (schema, name, *columns) if len(part) > grammar.longest]:
         raise ValueError(f"{too_long[0]} is longer than the {grammar.longest} characters of a name")
-    named = slice(shape.end("verb"), shape.start("kind")), slice(shape.end("kind"), None)
+    named = [slice(*shape.span(part)) for part in ("columns", "schema", "name") if shape[part] is not None]
     if not grammar.folds and any(written[part] != folded[part] for part in named):
         raise ValueError('capitals in names count here: write such a name in double quotes, as in "Sales"."Orders"')
     return Privilege(verb=verb, columns=columns, kind=kind, schema=schema, name=name)
