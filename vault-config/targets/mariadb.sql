@@ -1,5 +1,5 @@
 -- What Shorthold needs of a MariaDB (10.6 or later), once, as its administrator: mariadb < mariadb.sql
--- Running it again changes nothing. See docs/engines/database.md.
+-- Running it again changes nothing. See docs/databases.md.
 
 -- Where the clocks of logins are kept, one event each, and what the prober may call. No table is in it.
 CREATE DATABASE IF NOT EXISTS shorthold;
