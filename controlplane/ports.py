@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
@@ -13,7 +13,7 @@ from controlplane.model.decision import Ruling
 from controlplane.model.entitlement import Entitlement, Revocability, Scope
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
-from controlplane.model.grant import Grant, GrantId, State, TaskId
+from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Why
 from controlplane.model.identity import SingleUse, VerifiedClaims, WorkloadId
 from controlplane.model.lease import (
     Accessor,
@@ -35,6 +35,9 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Situation, Usage
+from controlplane.model.task import Task
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -160,7 +163,51 @@ class Engine(Protocol):
         ...
 
 
-class Transaction(Protocol):
+class TaskChanges(Protocol):
+    """What a transaction asks and changes of tasks. Each is its workload's own: a name is the caller's word."""
+
+    def lineage(self, workload: WorkloadId, task: TaskId) -> Sequence[Task]:
+        """The task and those above it, up to one that stands by itself; empty where there is no such task.
+
+        Until this transaction ends, nobody finishes any of them: what is added on the strength of it holds.
+        """
+        ...
+
+    def begin_task(self, task: Task) -> Task:
+        """Save a new task; where there is one of that name, that one stands and is given back.
+
+        Raises: LostRaceError: there is no such parent.
+        """
+        ...
+
+    def finish_task(self, task: Task, *events: Event, at: datetime, why: Why) -> Task:
+        """Save that a task is finished, for good; where it was before, as it was, and no event.
+
+        It waits for whoever asked for its `lineage`, and sees what they added. From then on no grant of it is added.
+        """
+        ...
+
+    def cover(
+        self,
+        workload: WorkloadId,
+        task: TaskId,
+        entitlement: str,
+        revision: Revision,
+        *,
+        only: GrantId | None,
+    ) -> Grant | None:
+        """The active grant of a task, and of this revision, that lasts longest; with `only`, that one or none.
+
+        Until this transaction ends, nobody ends it: what is added under it is found by whoever does.
+        """
+        ...
+
+    def open_in_tree(self, workload: WorkloadId, task: TaskId) -> Sequence[Grant]:
+        """Every grant of a task and of all below it that has not ended, newest first; nobody else moves them now."""
+        ...
+
+
+class Transaction(TaskChanges, Protocol):
     """Changes and their events, committed together or not at all."""
 
     def add(self, grant: Grant, *events: Event) -> None:
@@ -168,7 +215,7 @@ class Transaction(Protocol):
 
         Raises:
             LostRaceError: its id or idempotency key was used before.
-            IllegalTransitionError: no grant begins in this state.
+            IllegalTransitionError: no grant begins in this state, or its task is finished.
         """
         ...
 
@@ -320,7 +367,27 @@ class Orphans(Protocol):
         ...
 
 
-class Store(Rounds, Orphans, Protocol):
+class Tasks(Protocol):
+    """What the store says of tasks. Raises StoreUnavailableError when it cannot."""
+
+    def lineage(self, workload: WorkloadId, task: TaskId) -> Sequence[Task]:
+        """The task and those above it, up to one that stands by itself; empty where there is no such task."""
+        ...
+
+    def parts(self, workload: WorkloadId, task: TaskId, *, limit: int) -> Sequence[Task]:
+        """The tasks right below it, oldest first."""
+        ...
+
+    def open_in_tree(self, workload: WorkloadId, task: TaskId) -> Sequence[Grant]:
+        """Every grant of the task and of all below it that has not ended, newest first."""
+        ...
+
+    def under(self, grant: GrantId) -> Sequence[Grant]:
+        """Grants that hang from this one and have not begun to end."""
+        ...
+
+
+class Store(Rounds, Orphans, Tasks, Protocol):
     """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
@@ -628,6 +695,14 @@ class Recorder(Protocol):
 
     def __call__(self, kind: Kind, grant: GrantId | None = None, /, **body: JsonValue) -> Event:
         """An event of now, with a new id."""
+        ...
+
+
+class Meanwhile(Protocol):
+    """Runs something beside the caller."""
+
+    def __call__(self, call: Callable[[], T]) -> Callable[[], T]:
+        """Begin `call`; what is given back waits for it, returns what it returns and raises what it raises."""
         ...
 
 

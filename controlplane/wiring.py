@@ -18,6 +18,7 @@ from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
+from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import IssueGrant
 from controlplane.grants.reap import ReapGrant
@@ -27,6 +28,7 @@ from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
@@ -72,9 +74,11 @@ from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
-from controlplane.world import RandomIds, SystemClock
+from controlplane.world import RandomIds, SystemClock, Threads
 
 TASK_KEY = "task.pem"
+_MEANWHILE = 48
+"""As many threads as the HTTP door has: no request that issues waits for another."""
 _LOOK = timedelta(seconds=2)
 _ROUND = timedelta(minutes=2)
 """How long a round of the reconciler may take before another replica begins one."""
@@ -90,6 +94,8 @@ class ControlPlane:
     show: ShowGrant
     who_could: WhoCould
     finish: FinishGrant
+    finish_task: FinishTask
+    show_task: ShowTask
     watch: Watch
     approve: ApproveGrant
     deny: DenyGrant
@@ -115,6 +121,7 @@ class ControlPlane:
     skew: Skew
     targets: Mapping[str, TargetProber]
     """By kind."""
+    threads: Threads
     epochs: Epochs
     restore: Restore
 
@@ -139,6 +146,7 @@ class ControlPlane:
 
     def close(self) -> None:
         """Close every connection; the worker has stopped before."""
+        self.threads.close()
         for prober in self.targets.values():
             prober.close()
         self.vault.close()
@@ -151,7 +159,7 @@ def wire(settings: Settings) -> ControlPlane:
 
     Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
     """
-    clock, ids = SystemClock(), RandomIds()
+    clock, ids, threads = SystemClock(), RandomIds(), Threads(_MEANWHILE)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
     session = _session(settings.vault, settings.vault.broker, "vault.broker")
@@ -220,6 +228,7 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
         layout=layout,
         wake=worker.wake,
+        meanwhile=threads,
     )
     tells = [
         TellSink(
@@ -267,6 +276,8 @@ def wire(settings: Settings) -> ControlPlane:
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
         finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        show_task=ShowTask(store=store),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
         deny=DenyGrant(clock=clock, record=record, store=store, watch=watch),
@@ -304,6 +315,7 @@ def wire(settings: Settings) -> ControlPlane:
         session=session,
         skew=skew,
         targets=targets,
+        threads=threads,
         epochs=epochs,
         restore=Restore(
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling

@@ -73,6 +73,8 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0
             return f"{body['limit']} events after {body['after']} at most, by {body['issuer']} {body['subject']}"
         case Kind.GRANT_REVOKED:
             return "verified gone" if body["verified"] else "NOT verified"
+        case Kind.TASK_FINISHED:
+            return f"{body['task']}: {body['why']}, by {body['issuer']} {body['subject']}"
         case Kind.GLASS_REVIEWED:
             return f"by {body['issuer']} {body['subject']}: {body['note']}"
         case _:

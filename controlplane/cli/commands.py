@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",
+    "task": "Show and finish a task, with all that was granted for it.",
     "vault": "Set up mounts, policies and trust in Vault.",
 }
 """Every command with its line of help; each lives in the file of its name and is called like it."""

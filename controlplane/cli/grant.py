@@ -56,6 +56,7 @@ for command in (approval.pending, approval.approve, approval.deny, review.review
 @grant.command()
 @click.argument("entitlement")
 @click.option("--task", required=True, help="The id of the task this is for; you choose it.")
+@click.option("--parent", default=None, help="The task of yours that it is a part of: it gets no more than that has.")
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
@@ -68,6 +69,7 @@ for command in (approval.pending, approval.approve, approval.deny, review.review
 def request(  # noqa: PLR0917 # click passes each option by name
     entitlement: str,
     task: str,
+    parent: str | None,
     intent: str,
     reason: str | None,
     ttl: str | None,
@@ -80,7 +82,7 @@ def request(  # noqa: PLR0917 # click passes each option by name
 
     Exit status 4 while people have to agree: collect it with `shorthold grant collect` once they have.
     """
-    asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl}
+    asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl, "parent": parent}
     at = vault_settings() if unwrap else None  # what is wrong with the settings is told before anything is made
     with client() as api:
         answer = told(lambda: api.request(asked, key=idempotency_key))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 _MEANWHILE: Final = {
     "grant": "What was begun is finished or revoked by the worker.",
+    "task": "A task that was finished stays so; what was begun is revoked by the worker.",
     "dev": "What was started goes on: `shorthold dev up` continues, `shorthold dev down` stops it.",
 }
 """What becomes of a command that somebody interrupts, where something does."""

@@ -21,7 +21,8 @@ def birth(pid: int) -> str | None:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return None if Path("/proc/self/stat").exists() else _birth_by_ps(pid)
-    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"  # a zombie has ended: only its parent has not looked
+    # A zombie has ended, and only its parent has not looked; but its last threads may still hold its ports and files.
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else f"{boot}:{fields[19]}"
 
 
 def recorded(record: Path) -> int | None:

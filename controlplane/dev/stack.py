@@ -19,7 +19,7 @@ from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
 from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault, server_of
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
-from controlplane.dev.process import Process
+from controlplane.dev.process import Process, until
 from controlplane.keys.files import load_or_create
 from controlplane.model.errors import BrokenEntitlementsError, LocalServerError
 from controlplane.model.plan import Layout
@@ -32,6 +32,7 @@ LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 
 _READY = timedelta(seconds=60)
 _GRACE = timedelta(seconds=30)
+_LET_GO = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ class Stack:
         runs = self.serve.runs(self._serves, _READY)
         if not runs:
             port = self.home.known_port("serve")
-            if not loopback.is_free(port):
+            if not until(lambda: loopback.is_free(port), _LET_GO):  # one that was killed may hold it a moment longer
                 raise LocalServerError(f"port {port} of the control plane was just taken: run `shorthold dev up` again")
             self.serve.start(
                 [sys.executable, "-m", "controlplane", "serve"],

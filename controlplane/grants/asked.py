@@ -33,7 +33,7 @@ def asked(grant: Grant, compiled: Compiled, approval: Approval, engines: Mapping
         intent=grant.intent,
         reason=grant.reason,
         ttl=grant.ttl,
-        scopes=tuple(_scope(scope, engines[scope.engine]) for scope in entitlement.scopes),
+        scopes=tuple(_scope(scope, engines[scope.engine]) for scope in granted_scopes(entitlement, grant.scopes)),
         unusual=grant.unusual,
         quorum=approval.quorum,
         from_=approval.from_,
@@ -68,11 +68,13 @@ def unusual(
 def narrowed(grant: Grant, entitlement: Entitlement, approvals: Sequence[GivenApproval]) -> Narrowing:
     """What is left when every approver's narrowing holds: the shortest TTL, and the scopes that all of them left.
 
-    `scopes` are None where nobody took one away; else in the entitlement's order, and empty when nothing is left.
+    `scopes` are None where all are left; else in the entitlement's order, and empty when nothing is left.
     """
     ttl = min((given.narrow.ttl for given in approvals if given.narrow.ttl is not None), default=grant.ttl)
     kept = [frozenset(given.narrow.scopes) for given in approvals if given.narrow.scopes is not None]
-    names = tuple(scope.name for scope in entitlement.scopes if all(scope.name in some for some in kept))
+    names = tuple(
+        scope.name for scope in granted_scopes(entitlement, grant.scopes) if all(scope.name in some for some in kept)
+    )
     return Narrowing(ttl=min(ttl, grant.ttl), scopes=None if len(names) == len(entitlement.scopes) else names)
 
 

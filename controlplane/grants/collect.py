@@ -9,6 +9,7 @@ from controlplane.grants.asked import asked as described
 from controlplane.grants.asked import granted_scopes, narrowed
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.grants.line import within
 from controlplane.grants.request import in_step, refusal, told
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
@@ -117,7 +118,9 @@ class CollectGrant:
         )
         rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
-            situation = self.situate(tx, entitlement, who, address=address, collecting=grant)
+            situation = self.situate(
+                tx, entitlement, who, asked=asked, revision=compiled.revision, address=address, collecting=grant
+            )
             decision = decide(entitlement, who, asked, situation, rule)
             if not isinstance(decision, Deny) and (why := _agreed_himself(who, approvals)):
                 decision = Deny(reasons=(why,), passed=decision.reasons)
@@ -126,6 +129,7 @@ class CollectGrant:
                 tx.append(self.record(Kind.GRANT_REFUSED, grant.id, **facts))
                 return decision, None
             now = self.clock.now()
+            ttl = within(ttl, situation.line, at=now)
             issuing = grant.after(
                 Step.ISSUE,
                 ttl=ttl,

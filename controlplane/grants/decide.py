@@ -8,7 +8,7 @@ entitlements permit it?). Then comes approval. Default is deny.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from controlplane.grants import glass
+from controlplane.grants import glass, line
 from controlplane.grants.context import Broken, Held, context
 from controlplane.grants.frozen import frozen
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
@@ -37,9 +37,10 @@ def decide(
     if entitlement is None or not entitlement.admits(who):
         return Deny(reasons=(*frozen(situation.freezes, who, asked, None), _not_eligible(who, asked)))
     stopped = frozen(situation.freezes, who, asked, entitlement)
-    conditions = tuple(context(entitlement, situation))
+    conditions = (*context(entitlement, situation), *line.conditions(situation.line, asked))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
-    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked))
+    more = line.beyond(situation.line, entitlement, asked, at=situation.at, least=MIN_TTL)
+    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked), *more)
     ruling = rule(entitlement, who, asked, situation)
     unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (

@@ -39,9 +39,10 @@ class ExplainGrant:
         """
         compiled = self.entitlements.get(asked.entitlement)
         entitlement = None if compiled is None else compiled.entitlement
+        revision = None if compiled is None else compiled.revision
         rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
-            situation = self.situate(tx, entitlement, who, address=address)
+            situation = self.situate(tx, entitlement, who, asked=asked, revision=revision, address=address)
             decision = decide(entitlement, who, asked, situation, rule)
             facts = told(asked, who, decision.reasons)
             tx.append(self.record(Kind.GRANT_EXPLAINED, **facts, outcome=decision.outcome))

@@ -1,6 +1,7 @@
 """End a grant whose task is over: save that it ends, and let the worker make it so and prove it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, NotFoundError
@@ -42,17 +43,21 @@ class FinishGrant:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _end(self, grant: Grant, why: Why) -> Grant:
-        now = self.clock.now()
-        match grant.state:
-            case State.PENDING | State.APPROVED:
-                ended = grant.after(Step.LAPSE, why=why, due_at=None)
-                kind = Kind.GRANT_LAPSED
-            case State.ISSUING | State.ACTIVE:
-                ended = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
-                kind = Kind.GRANT_ENDED
-            case State.REVOKING | State.IRREVOCABLE | State.REVOKED | State.DENIED | State.LAPSED:
-                return grant
+        if (step := ending(grant, why, at=self.clock.now())) is None:
+            return grant
+        ended, kind = step
         with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
             tx.save(ended, self.record(kind, grant.id, why=why))
         self.wake()
         return ended
+
+
+def ending(grant: Grant, why: Why, *, at: datetime) -> tuple[Grant, Kind] | None:
+    """The grant on its way to its end and what that is called; None where it is on it, or has ended."""
+    match grant.state:
+        case State.PENDING | State.APPROVED:
+            return grant.after(Step.LAPSE, why=why, due_at=None), Kind.GRANT_LAPSED
+        case State.ISSUING | State.ACTIVE:
+            return grant.after(Step.END, why=why, revoking_at=at, due_at=at), Kind.GRANT_ENDED
+        case State.REVOKING | State.IRREVOCABLE | State.REVOKED | State.DENIED | State.LAPSED:
+            return None

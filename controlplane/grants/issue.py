@@ -2,19 +2,21 @@
 
 The intent is on disk before the first side effect (`ISSUING` was committed by the caller), the accessor is on
 disk before any credential is read, and every unknown outcome counts as "it happened": the grant id is burnt
-and the worker cleans up by the token's metadata. Nothing here is ever tried twice.
+and the worker cleans up by the token's metadata. Nothing here is ever tried twice. While the store writes, Vault is
+asked what does not depend on it.
 """
 
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from controlplane.grants.asked import granted_scopes
 from controlplane.grants.frozen import frozen
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
-from controlplane.model.entitlement import Delivery
+from controlplane.model.entitlement import Delivery, Scope
 from controlplane.model.errors import (
     ControlPlaneError,
     FrozenError,
@@ -26,10 +28,10 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
 from controlplane.model.identity import VerifiedClaims
-from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts
+from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts, Wrapped
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.secret import Secret
-from controlplane.ports import Clock, Engine, Leases, Logins, Recorder, Signer, Store, Wake
+from controlplane.ports import Clock, Engine, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
 
 ASSERTION_LIFETIME = timedelta(seconds=15)
 """How long a task JWT is good for. Vault takes the same JWT twice, so it never leaves this process."""
@@ -62,6 +64,7 @@ class IssueGrant:
     engines: Mapping[str, Engine]
     layout: Layout
     wake: Wake
+    meanwhile: Meanwhile
 
     def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...], who: VerifiedClaims) -> Delivered:
         """Issue what was decided.
@@ -76,11 +79,11 @@ class IssueGrant:
         token: TaskToken | None = None
         try:
             token = self.logins.login(compiled.naming.base, self.signer.sign(self._assertion(grant)))
-            _check(self.logins.facts(token.accessor), grant, compiled)
+            facts = self.meanwhile(partial(self.logins.facts, token.accessor))
             grant = self._save_accessor(grant, token)
-            issued = self._read(grant, compiled, token)
-            self._fit(grant, compiled, token, issued)
-            return self._deliver(grant, compiled, token, issued, reasons=reasons, who=who)
+            _check(facts(), grant, compiled)
+            issued, wrapped = self._read_all(grant, compiled, token)
+            return self._deliver(grant, compiled, issued, wrapped, reasons=reasons, who=who)
         except Exception as error:
             self._burn(grant, token, error)
             raise
@@ -104,58 +107,68 @@ class IssueGrant:
             tx.save(known, self.record(Kind.TASK_TOKEN_ISSUED, grant.id, accessor=token.accessor))
         return known
 
-    def _read(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "_Issued":
+    def _read_all(self, grant: Grant, compiled: Compiled, token: TaskToken) -> "tuple[_Issued, Wrapped | None]":
+        *others, last = granted_scopes(compiled.entitlement, grant.scopes)
         issued: _Issued = []
-        for scope in granted_scopes(compiled.entitlement, grant.scopes):
-            if grant.due_at is not None and self.clock.now() >= grant.due_at:
-                raise VaultUnavailableError("issuing took too long; the worker may already be ending this grant")
-            engine = self.engines[scope.engine]
-            ask = engine.ask(scope, compiled.naming, ttl=grant.ttl)
-            response = self.logins.read(token.token, ask)
-            try:
-                credential = engine.receive(scope, response)
-            except ValueError as error:
-                raise VaultUnavailableError(f"Vault's answer for scope {scope.name} is not usable: {error}") from None
-            now = self.clock.now()
-            lease = Lease(
-                id=credential.lease,
-                scope=scope.name,
-                engine=scope.engine,
-                path=ask.path,
-                target=engine.target(scope),
-                principal=credential.principal,
-                issued_at=now,
-                expires_at=now + credential.lease_ttl,
-            )
-            told = {"lease": lease.id, "scope": scope.name, "path": lease.path, "principal": lease.principal}
-            with self.store.transaction() as tx:
-                tx.add_leases(grant.id, [lease], self.record(Kind.LEASE_ISSUED, grant.id, **told))
-            issued.append((lease, credential))
-        return issued
+        for scope in others:
+            issued.append(self._read(grant, compiled, token, scope))
+            self._save_lease(grant, issued[-1][0])
+        issued.append(self._read(grant, compiled, token, last))
+        wrapped = self.meanwhile(partial(self._wrap, grant, compiled, token, issued))
+        self._save_lease(grant, issued[-1][0])
+        return issued, wrapped()
 
-    def _fit(self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued") -> None:
+    def _read(self, grant: Grant, compiled: Compiled, token: TaskToken, scope: Scope) -> tuple[Lease, Credential]:
+        if grant.due_at is not None and self.clock.now() >= grant.due_at:
+            raise VaultUnavailableError("issuing took too long; the worker may already be ending this grant")
+        engine = self.engines[scope.engine]
+        ask = engine.ask(scope, compiled.naming, ttl=grant.ttl)
+        response = self.logins.read(token.token, ask)
+        try:
+            credential = engine.receive(scope, response)
+        except ValueError as error:
+            raise VaultUnavailableError(f"Vault's answer for scope {scope.name} is not usable: {error}") from None
+        now = self.clock.now()
+        lease = Lease(
+            id=credential.lease,
+            scope=scope.name,
+            engine=scope.engine,
+            path=ask.path,
+            target=engine.target(scope),
+            principal=credential.principal,
+            issued_at=now,
+            expires_at=now + credential.lease_ttl,
+        )
+        return lease, credential
+
+    def _save_lease(self, grant: Grant, lease: Lease) -> None:
+        told = {"lease": lease.id, "scope": lease.scope, "path": lease.path, "principal": lease.principal}
+        with self.store.transaction() as tx:
+            tx.add_leases(grant.id, [lease], self.record(Kind.LEASE_ISSUED, grant.id, **told))
+
+    def _wrap(self, grant: Grant, compiled: Compiled, token: TaskToken, issued: "_Issued") -> Wrapped | None:
         # Vault's roles know one default; a grant that asked for another span gets it at Vault and at the target.
         others = [made.lease for _, made in issued if abs(made.lease_ttl - grant.ttl) > _ROUNDING]
         if others or grant.ttl != compiled.entitlement.ttl.default:
             self.leases.renew(token.accessor, others, grant.ttl)
+        if compiled.entitlement.delivery is not Delivery.WRAPPED:
+            return None
+        return self.logins.wrap(token.token, _payload(issued), min(self.layout.wrap_ttl, grant.ttl))
 
     def _deliver(
         self,
         grant: Grant,
         compiled: Compiled,
-        token: TaskToken,
         issued: "_Issued",
+        wrapped: Wrapped | None,
         *,
         reasons: tuple[Reason, ...],
         who: VerifiedClaims,
     ) -> Delivered:
-        payload = {lease.scope: credential.fields for lease, credential in issued}
-        delivery = compiled.entitlement.delivery
-        wrapped = None
         due_at = grant.expires_at
-        if delivery is Delivery.WRAPPED:
-            wrapped = self.logins.wrap(token.token, payload, min(self.layout.wrap_ttl, grant.ttl))
-            due_at = min(due_at, self.clock.now() + wrapped.ttl - CLAIM_CHECK)
+        if wrapped is not None:
+            # Counted from before it was wrapped: to look a little early is no harm, to look too late is.
+            due_at = min(due_at, issued[-1][0].issued_at + wrapped.ttl - CLAIM_CHECK)
         active = grant.after(
             Step.DELIVER,
             issued_at=self.clock.now(),
@@ -163,7 +176,7 @@ class IssueGrant:
             settles_at=None,
             wrap_accessor=wrapped.accessor if wrapped else None,
         )
-        told = {"delivery": str(delivery), "expires_at": grant.expires_at.isoformat()}
+        told = {"delivery": str(compiled.entitlement.delivery), "expires_at": grant.expires_at.isoformat()}
         with self.store.transaction() as tx:
             # Here and not before: once a freeze has been answered, nothing of it reaches anybody any more (P8).
             if stopped := frozen(tx.freezes(self.clock.now()), who, grant, compiled.entitlement):
@@ -174,7 +187,7 @@ class IssueGrant:
             leases=tuple(lease for lease, _ in issued),
             reasons=reasons,
             wrapping_token=wrapped.token if wrapped else None,
-            credentials={} if wrapped else payload,
+            credentials={} if wrapped else _payload(issued),
         )
 
     def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
@@ -209,6 +222,10 @@ class IssueGrant:
 
 _Issued = list[tuple[Lease, Credential]]
 _ROUNDING = timedelta(seconds=2)
+
+
+def _payload(issued: _Issued) -> Mapping[str, Mapping[str, Secret]]:
+    return {lease.scope: credential.fields for lease, credential in issued}
 
 
 def _metadata(grant: Grant) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Finish what nobody finished: look at one due grant and move it on."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from controlplane.grants.finish import ending
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
 from controlplane.ports import Clock, Logins, Recorder, Store
+
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +42,20 @@ class ReapGrant:
                     tx.save(lapsed, self.record(Kind.GRANT_LAPSED, grant.id, why=Why.EXPIRED))
                 return lapsed
             case State.ISSUING:
-                return self.revoke(self._end(grant, Why.INTERRUPTED))
+                return self._revoke(self._end(grant, Why.INTERRUPTED))
             case State.ACTIVE:
                 return self._active(grant)
             case State.REVOKING | State.IRREVOCABLE:
-                return self.revoke(grant)
+                return self._revoke(grant)
             case State.DENIED | State.LAPSED | State.REVOKED:
                 return grant
 
     def _active(self, grant: Grant) -> Grant:
         now = self.clock.now()
         if now >= grant.expires_at:
-            return self.revoke(self._end(grant, Why.EXPIRED))
+            return self._revoke(self._end(grant, Why.EXPIRED))
         if self._unopened(grant):
-            return self.revoke(self._end(grant, Why.UNCLAIMED))
+            return self._revoke(self._end(grant, Why.UNCLAIMED))
         watched = grant.but(due_at=grant.expires_at, wrap_accessor=None)
         with self.store.transaction() as tx:
             tx.save(watched)
@@ -69,9 +73,26 @@ class ReapGrant:
             return False
         return facts is not None and facts.num_uses > 0
 
+    def _revoke(self, grant: Grant) -> Grant:
+        with ending_all_the_same(self.revoke.leases, grant):
+            self._end_below(grant)
+        return self.revoke(grant)
+
+    def _end_below(self, grant: Grant) -> None:
+        """End what hangs from it, however it ends itself: none can be added any more, and until then it is due."""
+        for _ in range(_TRIES):
+            below = self.store.under(grant.id)
+            if not below:
+                return
+            for part in below:
+                with suppress(LostRaceError):  # it moved: the next look sees whereto
+                    self._end(part, Why.PARENT_ENDED)
+        raise LostRaceError(f"what hangs from grant {grant.id} keeps moving")
+
     def _end(self, grant: Grant, why: Why) -> Grant:
-        now = self.clock.now()
-        ending = grant.after(Step.END, why=why, revoking_at=now, due_at=now)
+        if (step := ending(grant, why, at=self.clock.now())) is None:
+            return grant
+        ended, kind = step
         with ending_all_the_same(self.revoke.leases, grant), self.store.transaction() as tx:
-            tx.save(ending, self.record(Kind.GRANT_ENDED, grant.id, why=why))
-        return ending
+            tx.save(ended, self.record(kind, grant.id, why=why))
+        return ended

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import structlog
 
-from controlplane.grants.asked import REMEMBERED, unusual
+from controlplane.grants.asked import REMEMBERED, granted_scopes, unusual
 from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.grants.line import begin, within
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
@@ -31,6 +32,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import opened
+from controlplane.model.task import Line
 from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Skew, Store
 
 MAX_SKEW = timedelta(seconds=30)
@@ -121,17 +123,21 @@ class RequestGrant:
         entitlement = None if compiled is None else compiled.entitlement
         # Read before: within the transaction it would take another connection to the store.
         differs = () if compiled is None else self._unusual(who, asked, compiled)
+        revision = None if compiled is None else compiled.revision
         rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
-            situation = self.situate(tx, entitlement, who, address=address)
+            situation = self.situate(tx, entitlement, who, asked=asked, revision=revision, address=address)
             decision = decide(entitlement, who, asked, situation, rule)
-            if compiled is None or isinstance(decision, Deny):
+            if compiled is None or situation.line is None or isinstance(decision, Deny):
                 return decision, None
             facts = told(asked, who, decision.reasons)
-            grant = self._grant(who, asked, compiled, state=_first_state(decision), key=key, differs=differs)
+            line, first = situation.line, _first_state(decision)
+            grant = self._grant(who, asked, compiled, line=line, state=first, key=key, differs=differs)
+            begin(tx, who, asked, line, at=grant.requested_at)
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             wanted = self._wanted(grant, compiled)
-            tx.add(grant, self.record(kind, grant.id, **facts, revision=grant.revision, **wanted))
+            under: dict[str, JsonValue] = {} if grant.under is None else {"under": grant.under}
+            tx.add(grant, self.record(kind, grant.id, **facts, **under, revision=grant.revision, **wanted))
             if compiled.entitlement.break_glass:
                 review = opened(grant.id, who, at=grant.requested_at)
                 tx.open_review(review, self.record(Kind.GLASS_BROKEN, grant.id, **facts, revision=grant.revision))
@@ -145,12 +151,14 @@ class RequestGrant:
         asked: GrantRequest,
         compiled: Compiled,
         *,
+        line: Line,
         state: State,
         key: str | None,
         differs: tuple[str, ...],
     ) -> Grant:
         now = self.clock.now()
-        ttl = granted_ttl(compiled.entitlement, asked)
+        ttl = within(granted_ttl(compiled.entitlement, asked), line, at=now)
+        scopes = None if line.cover is None else line.cover.scopes
         approval = compiled.entitlement.approval
         waiting = approval.within if approval is not None and state is State.PENDING else None
         return Grant(
@@ -167,11 +175,13 @@ class RequestGrant:
             reason=asked.reason,
             ttl=ttl,
             unusual=differs,
+            scopes=scopes,
+            under=None if line.cover is None else line.cover.id,
             idempotency_key=key,
             request_digest=asked.digest,
             paths=tuple(
                 self.engines[scope.engine].ask(scope, compiled.naming, ttl=ttl).path
-                for scope in compiled.entitlement.scopes
+                for scope in granted_scopes(compiled.entitlement, scopes)
             ),
             requested_at=now,
             expires_at=now + (waiting or ttl),
@@ -222,6 +232,7 @@ def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) ->
     return {
         "entitlement": asked.entitlement,
         "task": asked.task,
+        **({} if asked.parent is None else {"parent": asked.parent}),
         "intent": asked.intent,
         "reason": asked.reason,
         "issuer": who.issuer,

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controlplane.grants.epoch import Compared, Epochs
-from controlplane.model.errors import LostRaceError
+from controlplane.model.errors import IllegalTransitionError, LostRaceError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, Revision, State, Step, TaskId
 from controlplane.model.identity import IssuerName, workload_id
 from controlplane.model.lease import Accessor, TokenFacts
+from controlplane.model.task import Task
 from controlplane.ports import Census, Clock, Recorder, Store
 
 _TOLD = ("grant", "issuer", "subject", "entitlement", "revision", "task", "intent")
@@ -107,10 +108,11 @@ class Restore:
         active = issuing.after(Step.DELIVER, issued_at=now)
         try:
             with self.store.transaction() as tx:
+                tx.begin_task(Task(workload=issuing.workload, id=issuing.task, begun_at=begun))
                 tx.add(issuing)
                 tx.save(active, self.record(Kind.GRANT_ADOPTED, issuing.id, accessor=token.accessor, **told))
-        except LostRaceError:
-            return False
+        except (LostRaceError, IllegalTransitionError):
+            return False  # of a task that is finished: its token is an orphan
         return True
 
     def _is_open(self, token: TokenFacts) -> bool:

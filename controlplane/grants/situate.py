@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 from controlplane.grants.context import counted
 from controlplane.grants.decide import MOST_WAITING
+from controlplane.grants.line import look
 from controlplane.model.entitlement import Entitlement
-from controlplane.model.grant import Grant
+from controlplane.model.grant import Grant, Revision
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
+from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation, Usage
 from controlplane.ports import Clock, Transaction
 
@@ -25,17 +27,21 @@ class Situate:
         entitlement: Entitlement | None,
         who: VerifiedClaims,
         *,
+        asked: GrantRequest,
+        revision: Revision | None,
         address: Address | None,
         collecting: Grant | None = None,
     ) -> Situation:
-        """All that a decision on `entitlement` needs; what it counts stays true until `tx` ends.
+        """All that a decision on `entitlement`, which reads like `revision`, needs; it stays true until `tx` ends.
 
         For a stranger nothing is counted: he could tell from the time it takes that there is something to count.
         The grant that `collecting` names has kept its place since it was asked for: it is not counted against itself.
         """
-        at, usage, waiting, reviews = self.clock.now(), None, 0, None
+        at, usage, waiting, reviews, line = self.clock.now(), None, 0, None, None
         freezes = tuple(tx.freezes(at))  # first: what asks for them holds up a freeze that is being made
         known = entitlement if entitlement is not None and entitlement.admits(who) else None
+        if known is not None:
+            line = look(tx, who, asked, revision, collecting)
         if known is not None and known.context.budgeted:
             back, enough = counted(known.context)
             since = at - back
@@ -53,6 +59,7 @@ class Situate:
             freezes=freezes,
             waiting=waiting,
             open_reviews=reviews,
+            line=line,
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from controlplane.model.errors import ControlPlaneError, StoreUnavailableError
-from controlplane.model.grant import Grant, State
+from controlplane.model.grant import Grant
 from controlplane.ports import Leases
 
 
@@ -18,7 +18,7 @@ def ending_all_the_same(leases: Leases, grant: Grant) -> Generator[None]:
     try:
         yield
     except StoreUnavailableError:
-        if grant.state in {State.ISSUING, State.ACTIVE} and grant.accessor is not None:
+        if grant.open and grant.accessor is not None:
             with suppress(ControlPlaneError):
                 leases.revoke_token(grant.accessor)
         raise

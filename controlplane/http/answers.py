@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from controlplane.model.decision import Decides
 from controlplane.model.entitlement import Revocability, Risk
 from controlplane.model.grant import State, Why
+from controlplane.model.task import DEEPEST
 
 GRANT_ID = r"^gr_[a-z2-7]{24}$"
 DIGEST = r"^[0-9a-f]{64}$"
@@ -73,7 +74,10 @@ class Grant(Answer):
     intent: str
     reason: str
     ttl: str = Field(examples=["5m"])
-    scopes: list[str] | None = Field(description="Those that approvers left; null where all of the entitlement's.")
+    under: str | None = Field(description="The grant of the parent task that it hangs from, and ends with.")
+    scopes: list[str] | None = Field(
+        description="Those that approvers left, it may be of the grant above; null where all of the entitlement's."
+    )
     requested_at: datetime
     expires_at: datetime
     issued_at: datetime | None
@@ -209,6 +213,32 @@ class ShownGrant(Decided):
 class Grants(Answer):
     """A page of grants, newest first. The next one is asked for with `before` and the last id of this one."""
 
+    grants: list[Grant]
+
+
+class Task(Answer):
+    """A task of the caller's. A part of what is finished is finished, too: `parent-ended`."""
+
+    task: str
+    parent: str | None
+    depth: int = Field(ge=1, le=DEEPEST)
+    begun_at: datetime
+    finished_at: datetime | None
+    why: Why | None
+
+
+class FinishedTask(Answer):
+    """A finished task, and those grants of it and of its parts that had not ended by then."""
+
+    task: Task
+    grants: list[Grant]
+
+
+class ShownTask(Answer):
+    """A task, the tasks that are parts of it, and its newest grants."""
+
+    task: Task
+    parts: list[Task]
     grants: list[Grant]
 
 

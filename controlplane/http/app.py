@@ -18,6 +18,7 @@ from controlplane.http import (
     metrics,
     problems,
     reviews,
+    tasks,
     threads,
 )
 from controlplane.http.envelope import Envelope
@@ -69,7 +70,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, approvals, reviews, entitlements, freezes, audit, health, metrics):
+    for part in (grants, tasks, approvals, reviews, entitlements, freezes, audit, health, metrics):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

@@ -77,6 +77,12 @@ class Ask(Body):
             "examples": [
                 {"entitlement": "orders-read", "task": "T-1042", "intent": "answer-question", "ttl": "5m"},
                 {
+                    "entitlement": "orders-read",
+                    "task": "T-1042/lines",
+                    "intent": "answer-question",
+                    "parent": "T-1042",
+                },
+                {
                     "entitlement": "orders-refund",
                     "task": "T-1043",
                     "intent": "answer-question",
@@ -91,6 +97,7 @@ class Ask(Body):
     intent: str = Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9-]*$")
     reason: Text | None = None
     ttl: Span | None = None
+    parent: TaskName | None = None
 
 
 class Finish(Body):
@@ -131,6 +138,7 @@ def request_grant(
         intent=ask.intent,
         reason=ask.reason or "",
         ttl=ask.ttl,
+        parent=None if ask.parent is None else TaskId(ask.parent),
     )
     if only_explain:
         return JSONResponse(explained(plane.explain(who, asked, address=address)))
@@ -228,6 +236,7 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
         "intent": grant.intent,
         "reason": grant.reason,
         "ttl": format_duration(grant.ttl),
+        "under": grant.under,
         "scopes": None if grant.scopes is None else [*grant.scopes],
         "requested_at": grant.requested_at.isoformat(),
         "expires_at": grant.expires_at.isoformat(),

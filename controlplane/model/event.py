@@ -36,6 +36,7 @@ class Kind(StrEnum):
     RESTORE_FOUND = "restore.found"  # the store, or Vault, is older than the other one remembers
     RESTORE_CONFIRMED = "restore.confirmed"  # an operator looked at it and decided
     GRANT_ADOPTED = "grant.adopted"  # taken over from Vault after a restore
+    TASK_FINISHED = "task.finished"  # and with it every grant of it and of the tasks below it
     SELECTION_FROZEN = "selection.frozen"
     THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
     SELECTION_THAWED = "selection.thawed"

@@ -73,6 +73,7 @@ class Why(StrEnum):
     FROZEN = "frozen"  # a freeze came while it was being issued: its agent got nothing
     REFUSED = "refused"  # Vault said no to the login: nothing was made
     LOST = "lost"  # Vault does not know its token any more: somebody ended it there, or Vault was restored
+    PARENT_ENDED = "parent-ended"  # the task it was a part of, or the grant of it that it hung from, ended
     CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
 
 
@@ -85,7 +86,8 @@ class Grant:
     never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
     everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
     `person` is who is behind the subject, where the issuer says; `unusual` is what differed from what the workload
-    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all.
+    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all. `under` is
+    the grant of the parent task that it hangs from: it never has more than that one, and ends with it.
     """
 
     id: GrantId
@@ -103,6 +105,7 @@ class Grant:
     ttl: timedelta
     unusual: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
+    under: GrantId | None = None
     idempotency_key: str | None = None
     request_digest: str
     paths: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from datetime import datetime
 from controlplane.model.freeze import Freeze
 from controlplane.model.grant import GrantId
 from controlplane.model.network import Address
+from controlplane.model.task import Line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Situation:
     `address` is None where nobody vouches for one; `environment` is None where the settings name none; `usage` is
     None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
     None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
-    are the workload's grants, of any entitlement, that wait for people; counted only where people must agree.
+    are the workload's grants, of any entitlement, that wait for people; counted only where people must agree. `line`
+    is the place of the task that is asked for, None where nobody looked.
     """
 
     at: datetime
@@ -39,3 +41,4 @@ class Situation:
     waiting: int = 0
     freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None
+    line: Line | None = None

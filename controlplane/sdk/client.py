@@ -6,7 +6,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
@@ -137,6 +137,18 @@ class Shorthold:
     def finish(self, id: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
         return self._call("grant", "POST", f"/v1/grants/{id}/finish{_waiting(wait)}", {"outcome": outcome})
+
+    def task(self, task: str) -> dict[str, Any]:
+        """`GET /v1/tasks/{task}`: the task, its parts and its newest hundred grants."""
+        return self._call("task", "GET", f"/v1/tasks/{quote(task, safe='')}")
+
+    def finish_task(self, task: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
+        """`POST /v1/tasks/{task}/finish`: ends every grant of the task and of its parts. Repeating it is fine.
+
+        With `wait` (`10s`) it waits for their receipts. Raises: AnsweredError: 404, this workload has no such task.
+        """
+        path = f"/v1/tasks/{quote(task, safe='')}/finish{_waiting(wait)}"
+        return self._call("task", "POST", path, {"outcome": outcome})
 
     def reviews(self, *, after: str | None = None) -> dict[str, Any]:
         """`GET /v1/reviews`: a hundred open ones, oldest first, those after that of the grant `after`."""

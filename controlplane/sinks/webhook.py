@@ -6,9 +6,11 @@ Source: Standard Webhooks 1.0.0 (headers, signature scheme `v1`, secrets `whsec_
 import base64
 import binascii
 import hmac
+import ssl
 from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +23,9 @@ from controlplane.model.duration import Duration
 from controlplane.model.errors import ConfigurationError, SinkUnavailableError
 from controlplane.model.event import Link
 from controlplane.model.secret import Secret
+from controlplane.outgoing import Exchange, Place, place_of
 from controlplane.ports import Clock
 from controlplane.sinks import PrivateFile, SinkKind, SinkOptions
-from controlplane.sinks.wire.post import Post, address_of
 
 _PREFIX: Final = "whsec_"
 _SHORTEST, _LONGEST = 24, 64
@@ -42,29 +44,34 @@ class WebhookOptions(SinkOptions):
     @field_validator("url")
     @classmethod
     def _reachable(cls, url: str) -> str:
-        address_of(url)
+        place_of(url)
         return url
 
 
 class WebhookSink:
-    """Fits the port Sink."""
+    """Fits the port Sink. The body of an answer is hostile input that nobody needs: it is not read."""
 
-    def __init__(self, post: Post, secrets: Sequence[Secret], clock: Clock) -> None:
-        self._post, self._secrets, self._clock = post, tuple(secrets), clock
+    def __init__(self, place: Place, exchange: Exchange, secrets: Sequence[Secret], clock: Clock) -> None:
+        self._place, self._exchange, self._secrets, self._clock = place, exchange, tuple(secrets), clock
 
     def tell(self, link: Link) -> None:
         """Post one event; whatever is no 2xx was not taken. Raises: SinkUnavailableError."""
         body, at = payload(link), int(self._clock.now().timestamp())
-        status = self._post(
-            body,
-            {
-                "Content-Type": "application/json",
-                "User-Agent": f"shorthold/{__version__}",
-                "webhook-id": link.event.id,
-                "webhook-timestamp": str(at),
-                "webhook-signature": " ".join(signature(secret, link.event.id, at, body) for secret in self._secrets),
-            },
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"shorthold/{__version__}",
+            "webhook-id": link.event.id,
+            "webhook-timestamp": str(at),
+            "webhook-signature": " ".join(signature(secret, link.event.id, at, body) for secret in self._secrets),
+        }
+        try:
+            status = self._exchange("POST", self._place, lambda answer: answer.status, headers=headers, body=body)
+        except ssl.SSLCertVerificationError as error:
+            raise SinkUnavailableError(f"it did not prove who it is (TLS): {error.verify_message}") from None
+        except TimeoutError:
+            raise SinkUnavailableError(f"no answer within {self._exchange.timeout.total_seconds():g} s") from None
+        except (OSError, HTTPException) as error:
+            raise SinkUnavailableError(f"no answer ({type(error).__name__})") from None
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise SinkUnavailableError(f"it answered {status}; redirects are not followed")
 
@@ -90,8 +97,11 @@ def signature(secret: Secret, id: str, at: int, body: bytes) -> str:
 
 
 def _make(options: WebhookOptions, clock: Clock, private_file: PrivateFile) -> WebhookSink:
-    post = Post(address_of(options.url), timeout=options.timeout, cacert=options.cacert)
-    return WebhookSink(post, _secrets(options, private_file), clock)
+    try:
+        exchange = Exchange(timeout=options.timeout, cacert=options.cacert)
+    except OSError as error:
+        raise ConfigurationError(f"the CA file {options.cacert} of a sink cannot be used: {error.strerror}") from None
+    return WebhookSink(place_of(options.url), exchange, _secrets(options, private_file), clock)
 
 
 def _secrets(options: WebhookOptions, private_file: PrivateFile) -> Sequence[Secret]:

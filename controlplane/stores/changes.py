@@ -13,19 +13,21 @@ from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
 from controlplane.model.freeze import Freeze
-from controlplane.model.grant import TERMINAL, Grant, GrantId
+from controlplane.model.grant import TERMINAL, Grant, GrantId, Revision, TaskId, Why
 from controlplane.model.identity import SingleUse, WorkloadId
 from controlplane.model.lease import Lease
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.stores import approvals, reviews, rows
+from controlplane.model.task import Task
+from controlplane.stores import approvals, reviews, rows, tasks
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
 from controlplane.stores.prepared import Prepared
 from controlplane.stores.schema import audit_head, events, grants, leases, orphans, tokens
+from controlplane.stores.tasks import TaskStatements
 
 _SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
 _HOLDER = select(leases.c.grant_id).where(leases.c.id == bindparam("its_id"))
@@ -48,6 +50,7 @@ class Statements:
         self.find = Prepared(insert_(orphans).on_conflict_do_nothing(index_elements=["kind", "name"]), dialect)
         self.holder = Prepared(_HOLDER, dialect)
         self.freezes = FreezeStatements(dialect)
+        self.tasks = TaskStatements(dialect)
         self.head = Prepared(_HEAD, dialect)
         self.append = Prepared(insert(events), dialect)
         self.move_head = Prepared(update(audit_head), dialect)
@@ -127,6 +130,35 @@ class Changes:
         with self._step():
             reviews.close_review(self._connection, review)
             self._events += events
+
+    def lineage(self, workload: WorkloadId, task: TaskId) -> Sequence[Task]:
+        """The task and those above it; until the end nobody finishes any of them."""
+        with self._step():
+            return self._say.tasks.lineage(self._connection, workload, task)
+
+    def begin_task(self, task: Task) -> Task:
+        """Save a new task, or give back the one that stands. Raises: LostRaceError: there is no such parent."""
+        with self._step():
+            return self._say.tasks.begin(self._connection, task)
+
+    def finish_task(self, task: Task, *events: Event, at: datetime, why: Why) -> Task:
+        """Save that a task is finished; where it was before, as it was, and no event."""
+        with self._step():
+            moved, finished = tasks.finish(self._connection, task, at=at, why=why)
+            self._events += events if moved else ()
+            return finished
+
+    def cover(
+        self, workload: WorkloadId, task: TaskId, entitlement: str, revision: Revision, *, only: GrantId | None
+    ) -> Grant | None:
+        """The active grant of a task that lasts longest; until the end nobody ends it."""
+        with self._step():
+            return tasks.cover(self._connection, (workload, task, entitlement, revision), only=only)
+
+    def open_in_tree(self, workload: WorkloadId, task: TaskId) -> Sequence[Grant]:
+        """Every grant of a task and of all below it that has not ended; nobody else moves them now."""
+        with self._step():
+            return tasks.open_in_tree(self._connection, workload, task)
 
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""

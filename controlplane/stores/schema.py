@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -33,6 +34,7 @@ from typing_extensions import override
 from controlplane.model.canonical import instant
 from controlplane.model.grant import TERMINAL, State
 from controlplane.model.orphan import OrphanKind
+from controlplane.model.task import DEEPEST
 
 metadata = MetaData()
 
@@ -112,6 +114,7 @@ grants: Final = Table(
     Column("ttl", Span, nullable=False),
     Column("unusual", Text),
     Column("scopes", Text),
+    Column("under", Text),
     Column("idempotency_key", Text),
     Column("request_digest", Text, nullable=False),
     Column("paths", Text, nullable=False),
@@ -181,6 +184,40 @@ PENDING: Final = text("state = 'pending'")
 Index("pending_grants_by_age", grants.c.requested_at, grants.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("pending_grants_by_workload", grants.c.workload, sqlite_where=PENDING, postgresql_where=PENDING)
 Index("grants_by_state", grants.c.state, grants.c.requested_at, grants.c.id)
+
+Index(
+    "grants_by_what_they_hang_from",
+    grants.c.under,
+    sqlite_where=grants.c.under.is_not(None),
+    postgresql_where=grants.c.under.is_not(None),
+)
+Index("open_grants_by_task", grants.c.workload, grants.c.task, sqlite_where=text(OPEN), postgresql_where=text(OPEN))
+
+tasks: Final = Table(
+    "tasks",
+    metadata,
+    Column("workload", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("parent", Text),
+    Column("depth", Integer, nullable=False),
+    Column("begun_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Column("why", Text),
+    ForeignKeyConstraint(
+        ["workload", "parent"], ["tasks.workload", "tasks.id"], name="a_parent_is_a_task_of_the_same_workload"
+    ),
+    _said("a_task_is_not_its_own_parent", "parent IS NULL OR parent <> id"),
+    _said("a_task_is_as_deep_as_it_may_be", f"depth BETWEEN 1 AND {DEEPEST} AND (depth = 1) = (parent IS NULL)"),
+    _said("a_finished_task_says_why", "(finished_at IS NULL) = (why IS NULL)"),
+)
+Index(
+    "tasks_by_parent",
+    tasks.c.workload,
+    tasks.c.parent,
+    tasks.c.begun_at,
+    sqlite_where=tasks.c.parent.is_not(None),
+    postgresql_where=tasks.c.parent.is_not(None),
+)
 
 grant_transitions: Final = Table(
     "grant_transitions",

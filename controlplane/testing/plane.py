@@ -20,6 +20,7 @@ from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
 from controlplane.grants.finish import FinishGrant
+from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.identify import Identify
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.reap import ReapGrant
@@ -29,6 +30,7 @@ from controlplane.grants.restore import Restore
 from controlplane.grants.review import ReviewGrant
 from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
+from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
@@ -47,11 +49,12 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Policy, Prober, Store, Transaction
+from controlplane.ports import Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
@@ -101,7 +104,7 @@ class FakePlane:
     Like one that has run for a while, it has compared its store with Vault; one that has just `started` has not.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 # a statement for each verb
         self,
         *entitlements: Compiled,
         store: FakeStore | None = None,
@@ -111,6 +114,7 @@ class FakePlane:
         ids: CountingIds | None = None,
         policy: Policy | None = None,
         started: bool = False,
+        meanwhile: Meanwhile = at_once,
     ) -> None:
         self.clock, self.ids = clock or FakeClock(), ids or CountingIds()
         self.journal = Journal()
@@ -152,6 +156,7 @@ class FakePlane:
             engines=engines(),
             layout=LAYOUT,
             wake=self._wake,
+            meanwhile=meanwhile,
         )
         self.epochs = Epochs(clock=self.clock, record=record, store=store_, census=self.vault.census)
         if not started:
@@ -184,6 +189,8 @@ class FakePlane:
             issuers=known([self.issuer.configured.options]),
         )
         self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        self.finish_task = FinishTask(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        self.show_task = ShowTask(store=store_)
         self.watch = Watch(
             clock=self.clock,
             record=record,

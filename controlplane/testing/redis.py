@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from controlplane.dev import loopback
 from controlplane.dev.account import Account, unprivileged
@@ -56,6 +58,7 @@ class RedisServer:
             single_connection_client=True,
             decode_responses=True,
             protocol=2,
+            retry=Retry(NoBackoff(), retries=0),  # what is closed stays closed
         )
         cast("Any", client).ping()
         return client

@@ -5,12 +5,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -27,13 +27,16 @@ from controlplane.dev.stage import Stage
 from controlplane.keys.files import load
 from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
-from controlplane.sdk.client import Shorthold
+from controlplane.sdk.client import AnsweredError, Shorthold
 from controlplane.stores.trail import open_trail
 from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
 _READY: Final = timedelta(seconds=30)
+_CREDENTIALS: Final = "database/creds"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -146,12 +149,34 @@ class ServedPlane:
         return loopback.ask(self.port, "GET", "/healthz")[0] == 200  # noqa: PLR2004 # OK
 
 
+def ask_again(call: Callable[[], Answer], patience: timedelta = timedelta(seconds=20)) -> Answer:
+    """Call as often as a caller would who is told that Vault does not answer: right after an outage it may be slow."""
+    answers: list[Answer] = []
+
+    def answered() -> bool:
+        try:
+            answers.append(call())
+        except AnsweredError as error:
+            if error.told_code != "vault-unavailable":
+                raise
+        return bool(answers)
+
+    if not until(answered, patience, every=0.2):
+        return call()
+    return answers[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Somebody who may look at everything: what the control plane says is held against what is there."""
+    """Somebody who may look at everything: what the control plane says is held against what is there.
+
+    Servers are shared, and others leave things: it tells of users and leases that came after it began to look.
+    """
 
     stack: Stack
     vault: VaultClient
+    users_before: frozenset[str]
+    leases_before: frozenset[str]
 
     def tokens(self, grant: str) -> Sequence[str]:
         """Accessors of living tokens whose metadata names the grant."""
@@ -168,25 +193,49 @@ class Witness:
         return found
 
     def leases(self, path: str) -> Sequence[str]:
-        """Leases of credentials that were read at `path`."""
-        return self.vault.list(f"sys/leases/lookup/{path}")
+        """New leases of credentials that were read at `path`, without the path."""
+        return [key for key in _list_leases(self.vault, path) if f"{path}/{key}" not in self.leases_before]
+
+    def all_leases(self) -> Sequence[str]:
+        """New leases of database credentials, whoever read them; a prober's own are none."""
+        return sorted(_all_leases(self.vault) - self.leases_before)
 
     def users(self) -> Sequence[str]:
-        """Database users that were issued to tasks."""
-        with psycopg.connect(self.stack.postgres.owner.reveal(), autocommit=True) as database:
-            rows = database.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-sh-%'").fetchall()
-        return [str(row[0]) for row in rows if "-prober-" not in str(row[0])]
+        """New database users that were issued to tasks."""
+        return [user for user in _users(self.stack) if user not in self.users_before]
 
     def drop(self, users: Sequence[str]) -> None:
-        """Remove database users, so that no later test meets them."""
+        """Remove database users, so that no later test meets them. One that is gone is none of our business."""
         with psycopg.connect(self.stack.postgres.owner.reveal(), dbname=DATABASE, autocommit=True) as database:
             for user in users:
-                database.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
-                database.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+                with suppress(psycopg.errors.UndefinedObject):
+                    database.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+                    database.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+
+    def close(self) -> None:
+        """End the client, and whatever a test that failed has left at the database."""
+        self.vault.close()
+        self.drop(self.users())
+
+
+def _users(stack: Stack) -> Sequence[str]:
+    with psycopg.connect(stack.postgres.owner.reveal(), autocommit=True) as database:
+        rows = database.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-sh-%'").fetchall()
+    return [str(row[0]) for row in rows if "-prober-" not in str(row[0])]
+
+
+def _list_leases(vault: VaultClient, path: str) -> Sequence[str]:
+    return vault.list(f"sys/leases/lookup/{path}")
+
+
+def _all_leases(vault: VaultClient) -> frozenset[str]:
+    roles = [role.strip("/") for role in _list_leases(vault, _CREDENTIALS) if "-prober-" not in role]
+    paths = [f"{_CREDENTIALS}/{role}" for role in roles]
+    return frozenset(f"{path}/{key}" for path in paths for key in _list_leases(vault, path))
 
 
 def witness(stack: Stack, addr: str | None = None) -> Witness:
-    """A client with all rights at the stack's OpenBao, or at `addr`, a way to it. Close its `vault` when done."""
+    """One with all rights at the stack's OpenBao, or at `addr`, a way to it. It begins to look now; close it after."""
     openbao: OpenBao = stack.openbao
     operator = openbao.operator_client()
     rights = '{"capabilities": ["create", "read", "update", "patch", "delete", "list", "sudo"]}'
@@ -204,4 +253,5 @@ def witness(stack: Stack, addr: str | None = None) -> Witness:
     operator.close()
     server = Server(addr or openbao.addr)
     session = JwtSession(server, MOUNT, "witness", load(openbao.bootstrap_key), clock=SystemClock(), ids=RandomIds())
-    return Witness(stack, VaultClient(server, session))
+    vault = VaultClient(server, session)
+    return Witness(stack, vault, frozenset(_users(stack)), _all_leases(vault))

@@ -14,18 +14,20 @@ from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
-from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId
+from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId, Why
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
 from controlplane.model.lease import Lease, LeaseId, Target
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
 from controlplane.model.situation import Usage
-from controlplane.testing import reviews
+from controlplane.model.task import Task
+from controlplane.testing import reviews, tasks
 from controlplane.testing.clock import START
 from controlplane.testing.cursors import FakeCursors
-from controlplane.testing.orphans import FakeOrphanBook, OrphanKey
+from controlplane.testing.orphans import OrphanKey
 from controlplane.testing.reviews import Reviews
+from controlplane.testing.tasks import FakeTaskBook, Tasks
 
 AUDIT_KEY = Secret("5a" * 32)
 """What the chain of a fake store is made with."""
@@ -46,6 +48,7 @@ class _State:
     denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
     freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
     reviews: Reviews = field(default_factory=Reviews)
+    tasks: Tasks = field(default_factory=Tasks)
 
     def copy(self) -> "_State":
         return replace(
@@ -58,6 +61,7 @@ class _State:
             denials=dict(self.denials),
             freezes=dict(self.freezes),
             reviews=dict(self.reviews),
+            tasks=dict(self.tasks),
             orphans=dict(self.orphans),
         )
 
@@ -106,7 +110,7 @@ def sample_event(number: int = 1, kind: Kind = Kind.GRANT_ALLOWED, grant: GrantI
     return Event(id=f"ev_{number:024}", at=START, kind=kind, grant=grant, body={"number": number})
 
 
-class FakeStore(FakeOrphanBook):
+class FakeStore(FakeTaskBook):
     """Fits the port Store. Set `down` to a sentence, and everything raises StoreUnavailableError with it."""
 
     def __init__(self, audit_key: Secret = AUDIT_KEY) -> None:
@@ -319,6 +323,9 @@ class FakeChanges:
             if grant.state not in INITIAL:
                 raise IllegalTransitionError(f"no grant begins {grant.state}")
             _check(grant)
+            task = self._draft.tasks.get((grant.workload, grant.task))
+            if task is not None and task.finished_at is not None:
+                raise IllegalTransitionError("the store refuses: no grant begins in a finished task")
             twins = (old for old in self._draft.grants.values() if old.workload == grant.workload)
             keys = {old.idempotency_key for old in twins if old.idempotency_key is not None}
             if grant.id in self._draft.grants or grant.idempotency_key in keys:
@@ -412,6 +419,35 @@ class FakeChanges:
             reviews.close(self._draft.reviews, review)
             self._events += events
 
+    def lineage(self, workload: WorkloadId, task: TaskId) -> Sequence[Task]:
+        """The task and those above it; nobody else writes before this transaction ends."""
+        with self._step():
+            return tasks.lineage(self._draft.tasks, workload, task)
+
+    def begin_task(self, task: Task) -> Task:
+        """Save a new task, or give back the one that stands."""
+        with self._step():
+            return tasks.begin(self._draft.tasks, task)
+
+    def finish_task(self, task: Task, *events: Event, at: datetime, why: Why) -> Task:
+        """Save that a task is finished."""
+        with self._step():
+            moved, finished = tasks.finish(self._draft.tasks, task, at=at, why=why)
+            self._events += events if moved else ()
+            return finished
+
+    def cover(
+        self, workload: WorkloadId, task: TaskId, entitlement: str, revision: Revision, *, only: GrantId | None
+    ) -> Grant | None:
+        """The active grant of a task that lasts longest."""
+        with self._step():
+            return tasks.cover(self._draft.grants, (workload, task, entitlement, revision), only=only)
+
+    def open_in_tree(self, workload: WorkloadId, task: TaskId) -> Sequence[Grant]:
+        """Every grant of a task and of all below it that has not ended."""
+        with self._step():
+            return tasks.open_in_tree(self._draft.tasks, self._draft.grants, workload, task)
+
     def freezes(self, at: datetime) -> Sequence[Freeze]:
         """The freezes that are active at `at`, oldest first."""
         with self._step():
@@ -484,7 +520,7 @@ class FakeChanges:
 
 _ASKED = (
     *("entitlement", "issuer", "subject", "person", "workload", "task", "intent", "reason"),
-    *("unusual", "idempotency_key", "request_digest", "requested_at"),
+    *("unusual", "under", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
 

@@ -103,8 +103,11 @@ def test_a_target_that_hangs_is_given_up_and_never_counts_as_gone(
     assert gone(asking)
 
 
-def test_nobody_there_or_no_tls_never_counts_as_gone(redis: RedisServer, asking: RedisProber) -> None:
+def test_nobody_there_or_no_tls_never_counts_as_gone(
+    monkeypatch: pytest.MonkeyPatch, redis: RedisServer, asking: RedisProber
+) -> None:
     del asking
+    monkeypatch.setattr("controlplane.probers.redis.TIMEOUT", 1)
     for port, tls in ((loopback.free_port(but=set()), "off"), (redis.port, "verify")):
         other = asking_at(port, tls)
         with pytest.raises(TargetUnavailableError):

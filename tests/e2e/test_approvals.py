@@ -159,8 +159,10 @@ def test_p4_killed_between_approve_and_collect_nothing_is_lost_and_nothing_was_m
     ann.approve(wanted["grant"], wanted["digest"])
     for client in (agent, ann):
         client.close()  # a connection that is kept open keeps the port
-    stage.kill_control_plane()
-    stage.restart_control_plane()
+    try:
+        stage.kill_control_plane()
+    finally:
+        stage.restart_control_plane()
     shown = agent.show(wanted["grant"])
     assert (shown["grant"]["state"], shown["leases"]) == ("approved", [])
     _, credential = collected(stage, agent, wanted["grant"])

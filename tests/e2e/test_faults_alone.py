@@ -19,7 +19,7 @@ from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
 from controlplane.model.secret import Secret
 from controlplane.settings import bao_program
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness, ask_again
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
@@ -34,13 +34,6 @@ WISH: dict[str, str | None] = {
 }
 
 
-@pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.close()
-
-
 @dataclass(frozen=True)
 class Left:
     """What an agent holds when its control plane is gone for good."""
@@ -52,11 +45,12 @@ class Left:
 
 
 @pytest.fixture
-def left(stack: Stack, tmp_path: Path) -> Generator[Left]:
+def left(stack: Stack, seer: Witness, tmp_path: Path) -> Generator[Left]:
+    del seer  # it looks from before there is anything
     plane = ServedPlane(stack, tmp_path)
     plane.start()
     with plane.agent(AGENT) as agent:
-        answer = agent.request(WISH)
+        answer = ask_again(lambda: agent.request(WISH))
         credential = agent.unwrap(stack.vault_addr, Secret(answer["wrapping_token"]))["orders"]
     since = time.monotonic()
     session = Stage(stack.project).connect(credential)

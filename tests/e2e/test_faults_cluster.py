@@ -24,7 +24,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.cluster import Cluster
 from controlplane.testing.relay import Relay, relay
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness, ask_again, witness
 from controlplane.vault.client import part
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -72,11 +72,12 @@ def balancer(cluster: Cluster) -> Generator[Relay]:
         yield between
 
 
-@pytest.fixture(scope="module")
-def seer(stack: Stack, balancer: Relay) -> Generator[Witness]:
+@pytest.fixture
+def seer(cluster: Cluster, stack: Stack, balancer: Relay) -> Generator[Witness]:
+    assert until(cluster.whole, timedelta(seconds=60), every=0.5)
     looking = witness(stack, f"http://{HOST}:{balancer.port}")
     yield looking
-    looking.vault.close()
+    looking.close()
 
 
 def test_a_leader_that_is_killed_while_it_revokes_leaves_nobody_alive(
@@ -87,7 +88,7 @@ def test_a_leader_that_is_killed_while_it_revokes_leaves_nobody_alive(
     try:
         for number in range(2):
             _kill_the_leader_amid(GRANTS, plane, cluster, seer, number)
-        assert len(plane.grants()) == 2 * GRANTS
+        assert len(plane.grants()) >= 2 * GRANTS
     finally:
         plane.kill()
 
@@ -95,8 +96,9 @@ def test_a_leader_that_is_killed_while_it_revokes_leaves_nobody_alive(
 def _kill_the_leader_amid(count: int, plane: ServedPlane, cluster: Cluster, seer: Witness, number: int) -> None:
     assert until(cluster.whole, timedelta(seconds=60), every=0.5)
     with plane.agent(AGENT) as agent:
-        ids = [str(agent.request({**WISH, "task": f"T-{number}-{n}"})["grant"]["id"]) for n in range(count)]
-        assert len(seer.users()) == count
+        wishes = [{**WISH, "task": f"T-{number}-{n}"} for n in range(count)]
+        ids = [str(ask_again(lambda wish=wish: agent.request(wish))["grant"]["id"]) for wish in wishes]
+        assert until(lambda: len(seer.users()) == count, timedelta(seconds=60))  # what was burnt on the way is gone
         finishing = [threading.Thread(target=_finish, args=(agent, ids[part::4])) for part in range(4)]
         for thread in finishing:
             thread.start()
@@ -147,9 +149,12 @@ def test_at_a_standby_every_answer_is_as_new_as_our_last_write(
         with plane.agent(AGENT) as agent:
             for number in range(30):
                 # Asked and ended without a pause: a copy that lags behind knows neither token nor lease.
-                id = str(agent.request({**WISH, "task": f"T-{number}"})["grant"]["id"])
+                wish = {**WISH, "task": f"T-{number}"}
+                # A standby that lost its leader just now fails a call; that grant is burnt, and one asks again.
+                id = str(ask_again(lambda wish=wish: agent.request(wish))["grant"]["id"])
                 assert agent.finish(id, wait="30s")["grant"]["state"] == "revoked"
                 assert _receipt(agent, id)["verified"] is True
+        assert until(lambda: all(grant["state"] == "revoked" for grant in plane.grants()), GONE_WITHIN)
         assert seer.users() == []
     finally:
         plane.kill()
@@ -164,7 +169,7 @@ def test_a_standby_that_dies_is_met_with_an_error_and_what_was_granted_ends_when
     plane.start()
     try:
         with plane.agent(AGENT) as agent:
-            answer = agent.request(WISH)
+            answer = ask_again(lambda: agent.request(WISH))
             id = str(answer["grant"]["id"])
             credential = agent.unwrap(standby.addr, Secret(answer["wrapping_token"]))["orders"]
             standby.kill()

@@ -4,7 +4,6 @@ Vault's own six tries take ten minutes or more, and nothing shortens them: `pyte
 """
 
 import time
-from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,18 +14,11 @@ from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
 from controlplane.model.secret import Secret
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(1800)]
 
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
-
-
-@pytest.fixture
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.close()
 
 
 def test_a_lease_that_vault_gave_up_is_told_loudly_and_healed_when_its_target_returns(

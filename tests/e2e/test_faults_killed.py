@@ -24,7 +24,7 @@ from controlplane.dev.story import AGENT
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.secret import Secret
 from controlplane.testing.fault_proxy import Fault, FaultProxy, When, fault_proxy
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness, ask_again, witness
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
@@ -67,34 +67,32 @@ class Aftermath:
     witness: Witness
     by_task: dict[str, dict[str, Any]]
     alive_at_kill: dict[str, bool]
-    strange: frozenset[str]
-    """Leases that others left on this server before."""
 
 
 @pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
+def onlooker(stack: Stack) -> Generator[Witness]:
+    """Looks from before the kill on, for all tests of what came after."""
     looking = witness(stack)
     yield looking
-    looking.vault.close()
+    looking.close()
 
 
 @pytest.fixture(scope="module")
-def aftermath(stack: Stack, seer: Witness, tmp_path_factory: pytest.TempPathFactory) -> Generator[Aftermath]:
+def aftermath(stack: Stack, onlooker: Witness, tmp_path_factory: pytest.TempPathFactory) -> Generator[Aftermath]:
     directory = tmp_path_factory.mktemp("killed")
     with fault_proxy(stack.vault_addr) as proxy:
         plane = ServedPlane(stack, directory, {**QUICK, "VAULT__ADDR": proxy.addr})
-        strange = _leases(seer)
         plane.start()
         try:
             late = _reach_every_point(plane, proxy)
             plane.kill()
             killed = {str(grant["task"]): grant for grant in plane.grants()}
-            alive = {task: bool(seer.tokens(grant["id"])) for task, grant in killed.items()}
+            alive = {task: bool(onlooker.tokens(grant["id"])) for task, grant in killed.items()}
             late.release()  # only now: to look at a token that is just being made is to end it
             plane.start()
             until(lambda: all(grant["state"] == "revoked" for grant in plane.grants()), GONE_WITHIN)
             by_task = {str(grant["task"]): grant for grant in plane.grants()}
-            yield Aftermath(plane, seer, by_task, alive, strange)
+            yield Aftermath(plane, onlooker, by_task, alive)
         finally:
             plane.kill()
 
@@ -115,12 +113,6 @@ def _reach_every_point(plane: ServedPlane, proxy: FaultProxy) -> Fault:
         faults[task].wait()
     sys.stdout.write(f"killed with a grant at each of: {', '.join(POINTS)}\n")
     return faults["G04-jwt-signed-login-arrives-after-the-kill"]
-
-
-def _leases(seer: Witness) -> frozenset[str]:
-    creds = "database/creds"
-    roles = [role for role in seer.vault.list(f"sys/leases/lookup/{creds}") if "-prober-" not in role]
-    return frozenset(f"{role}{lease}" for role in roles for lease in seer.leases(f"{creds}/{role.strip('/')}"))
 
 
 def _request(plane: ServedPlane, task: str) -> str:
@@ -146,12 +138,13 @@ def test_after_a_kill_at_this_point_the_grant_is_revoked_and_nothing_of_it_lives
     events = aftermath.plane.events(grant["id"])
     assert events.count("grant.revoked") == events.count("grant.ended") == 1
     assert events[-1] == "grant.revoked"
-    why = {"G": "interrupted", "R": "completed"}[point[0]]
-    assert grant["why"] == ("unclaimed" if point == DELIVERED else why)
+    why = {"interrupted"} if point[0] == "G" else {"completed"}
+    # On a slow machine its whole time is over before the worker can look whether somebody opened it.
+    assert grant["why"] in ({"unclaimed", "expired"} if point == DELIVERED else why)
 
 
 def test_after_a_kill_no_lease_and_no_database_user_is_left(aftermath: Aftermath) -> None:
-    assert _leases(aftermath.witness) <= aftermath.strange
+    assert aftermath.witness.all_leases() == []
     assert aftermath.witness.users() == []
 
 
@@ -161,7 +154,8 @@ def test_after_a_kill_the_audit_chain_is_whole(aftermath: Aftermath) -> None:
 
 def test_after_a_kill_the_same_workload_is_served_again(aftermath: Aftermath) -> None:
     with aftermath.plane.agent(AGENT) as agent:
-        answer = agent.request({"entitlement": "orders-read", "task": "T-after", "intent": "answer-question"})
+        asked = {"entitlement": "orders-read", "task": "T-after", "intent": "answer-question"}
+        answer = ask_again(lambda: agent.request(asked))
         assert agent.finish(answer["grant"]["id"], wait="30s")["grant"]["state"] == "revoked"
 
 

@@ -22,7 +22,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.settings import bao_program
 from controlplane.testing.fault_proxy import FaultProxy, When, fault_proxy
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness, ask_again
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 
@@ -36,13 +36,6 @@ QUICK = {
 GONE_WITHIN = timedelta(seconds=60)
 REVOKE, LEASE, LOGIN = "/v1/auth/token/revoke-accessor", "/v1/sys/leases/lookup", "/v1/auth/shorthold/login"
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
-
-
-@pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +80,7 @@ class Held:
 
 
 def granted(plane: ServedPlane, agent: Shorthold) -> Held:
-    answer = agent.request(WISH)
+    answer = ask_again(lambda: agent.request(WISH))  # a server that was stopped or restarted may be slow
     opened = agent.unwrap(plane.stack.vault_addr, Secret(answer["wrapping_token"]))
     return Held(answer["grant"]["id"], opened["orders"])
 

@@ -27,7 +27,7 @@ from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.fault_proxy import FaultProxy, fault_proxy
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness
 from controlplane.vault.client import part
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -42,13 +42,6 @@ QUICK = {
 GONE_WITHIN = timedelta(seconds=75)
 """The longest pause between two tries, and the try."""
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
-
-
-@pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.close()
 
 
 @pytest.fixture(scope="module")

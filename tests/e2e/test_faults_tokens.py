@@ -19,7 +19,7 @@ from controlplane.model.grant import GrantId
 from controlplane.model.lease import Accessor
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
-from controlplane.testing.served import Witness, witness
+from controlplane.testing.served import Witness
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.logins import VaultLogins
 from controlplane.vault.session import JwtSession
@@ -31,12 +31,11 @@ NONE = GrantId("gr_" + "a" * 24)
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
 
 
-@pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.write("auth/token/tidy", {})
-    looking.vault.close()
+@pytest.fixture(autouse=True)
+def tidied(seer: Witness) -> Generator[None]:
+    """Logins that broke off leave accessors of nothing behind."""
+    yield
+    seer.vault.write("auth/token/tidy", {})
 
 
 def test_whoever_is_being_issued_a_grant_meanwhile_is_not_disturbed(stack: Stack, seer: Witness) -> None:

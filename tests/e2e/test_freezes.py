@@ -24,7 +24,7 @@ from controlplane.dev.stack import Stack
 from controlplane.dev.story import AGENT
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
-from controlplane.testing.served import ServedPlane, Witness, witness
+from controlplane.testing.served import ServedPlane, Witness
 from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -56,13 +56,6 @@ def replicas(stack: Stack, tmp_path: Path) -> Iterator[tuple[ServedPlane, Served
         finally:
             for each in both:
                 each.kill()
-
-
-@pytest.fixture(scope="module")
-def seer(stack: Stack) -> Generator[Witness]:
-    looking = witness(stack)
-    yield looking
-    looking.vault.close()
 
 
 @contextmanager

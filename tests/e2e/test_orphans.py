@@ -45,11 +45,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         whole.destroy()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def seer(own: Stack) -> Generator[Witness]:
     looking = witness(own)
     yield looking
-    looking.vault.close()
+    looking.close()
 
 
 @pytest.fixture

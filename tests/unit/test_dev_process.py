@@ -63,6 +63,21 @@ def test_a_zombie_has_ended() -> None:
         assert until(lambda: launch.birth(child.pid) is None, SOON)
 
 
+def test_one_whose_last_thread_still_runs_has_not_ended() -> None:
+    """It may hold a port that whoever takes its place wants."""
+    lingers = (
+        "import ctypes, sys, threading; threading.Thread(target=sys.stdin.read).start(); "
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", lingers], stdin=subprocess.PIPE) as process:
+        stat = Path(f"/proc/{process.pid}/stat")
+        assert until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", SOON)
+        assert launch.birth(process.pid) is not None
+        assert process.stdin is not None
+        process.stdin.close()
+        assert until(lambda: launch.birth(process.pid) is None, SOON)
+
+
 def test_one_that_will_not_end_is_killed_with_all_it_started(process: Process, tmp_path: Path) -> None:
     process.start(["/bin/sh", "-c", "trap '' TERM; sleep 60 & wait; wait"], cwd=tmp_path, environment={})
     leader = process.pid

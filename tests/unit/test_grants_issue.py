@@ -15,8 +15,9 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import State, TaskId, Why
 from controlplane.model.lease import Accessor, TokenFacts
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Logins
+from controlplane.ports import Logins, Meanwhile
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
+from controlplane.testing.meanwhile import at_once, at_the_latest
 from controlplane.testing.plane import AGENT, FakePlane
 
 # The plane has a clock of its own, which stands still in a year of its own.
@@ -38,16 +39,20 @@ def plane() -> FakePlane:
     return FakePlane(compiled_entitlement(scopes=TWO_SCOPES))
 
 
-def test_each_effect_comes_after_the_commit_that_makes_it_findable(plane: FakePlane) -> None:
+@pytest.mark.parametrize("meanwhile", [at_once, at_the_latest])
+def test_each_effect_comes_after_the_commit_that_makes_it_findable(meanwhile: Meanwhile) -> None:
+    plane = FakePlane(compiled_entitlement(scopes=TWO_SCOPES), meanwhile=meanwhile)
     plane.ask()
     steps = plane.journal.steps
     first = {step: steps.index(step) for step in steps}
     last = {step: place for place, step in enumerate(steps)}
     assert steps[0] == "commit grant.allowed"
-    assert first["logins.login"] < first["logins.facts"] < first["commit task_token.issued"] < first["logins.read"]
+    assert first["logins.login"] < first["commit task_token.issued"] < first["logins.read"]
+    assert first["logins.login"] < first["logins.facts"] < first["logins.read"]
     assert steps.count("logins.read") == len(TWO_SCOPES)
     leases = [place for place, step in enumerate(steps) if step.count("lease.issued")]
-    assert last["logins.read"] < leases[-1] < first["logins.wrap"] < first["commit grant.issued"]
+    assert last["logins.read"] < leases[-1] < first["commit grant.issued"]
+    assert last["logins.read"] < first["logins.wrap"] < first["commit grant.issued"]
     assert steps[-1] == "commit grant.issued"
     assert len(plane.events(Kind.LEASE_ISSUED)) == len(TWO_SCOPES)
 

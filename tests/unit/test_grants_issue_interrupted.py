@@ -19,8 +19,9 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import State, TaskId, Why
 from controlplane.model.request import GrantRequest
-from controlplane.ports import Engine
+from controlplane.ports import Engine, Meanwhile
 from controlplane.testing.entitlements import compiled_entitlement
+from controlplane.testing.meanwhile import at_once, at_the_latest
 from controlplane.testing.plane import ISSUING_WITHIN, SETTLING, FakePlane
 
 TWO_SCOPES = [
@@ -45,9 +46,10 @@ EVERY_STEP = (
 )
 
 
-@pytest.fixture
-def plane() -> FakePlane:
-    return FakePlane(compiled_entitlement(scopes=TWO_SCOPES))
+@pytest.fixture(params=[at_once, at_the_latest])
+def plane(request: pytest.FixtureRequest) -> FakePlane:
+    meanwhile: Meanwhile = request.param
+    return FakePlane(compiled_entitlement(scopes=TWO_SCOPES), meanwhile=meanwhile)
 
 
 def test_a_login_whose_answer_was_lost_burns_the_grant_and_its_token_is_found_by_metadata(plane: FakePlane) -> None:

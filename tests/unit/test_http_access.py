@@ -1,5 +1,6 @@
 """Who may do what over HTTP: every route and every kind of caller, from one table (A01, A02, A03, A14, L16; C8)."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, cast
@@ -27,6 +28,8 @@ POST /v1/grants                       401 401     401   201   403    423      40
 GET  /v1/grants                       401 401     401   200   200    200      200       200      200     200
 GET  /v1/grants/{id}                  401 401     401   200   404    200      404       200      200     200
 POST /v1/grants/{id}/finish           401 401     401   202   404    202      404       404      404     404
+POST /v1/tasks/{task}/finish          401 401     401   202   404    202      404       404      404     404
+GET  /v1/tasks/{task}                 401 401     401   200   404    200      404       404      404     404
 POST /v1/grants/{id}/collect          401 401     401   409   404    409      404       404      404     404
 POST /v1/grants/{id}/approve          401 401     401   403   403    403      404       403      403     403
 POST /v1/grants/{id}/deny             401 401     401   403   403    403      404       403      403     403
@@ -103,7 +106,7 @@ class Scene:
     def path(self, path: str) -> str:
         """The path of this scene's own things."""
         thing = self.freeze if path.startswith("/v1/freezes") else self.grant.id
-        return path.replace("{id}", thing).replace("{name}", "orders-read")
+        return path.replace("{id}", thing).replace("{name}", "orders-read").replace("{task}", "T-0")
 
 
 @pytest.fixture
@@ -114,7 +117,7 @@ def scene() -> Scene:
 def routes() -> set[str]:
     """Method and path of everything that the application answers, described or not."""
     app = create_app(cast("ControlPlane", FakePlane()), worker=False)
-    known = [(route.path, route.methods) for route in iter_route_contexts(app.routes)]
+    known = [(re.sub(r":[a-z]+}", "}", str(route.path)), route.methods) for route in iter_route_contexts(app.routes)]
     return {f"{method} {path}" for path, methods in known for method in (methods or {"ANY"}) - {"HEAD"}}
 
 
@@ -151,7 +154,11 @@ def test_a02_p12_what_is_somebody_elses_is_as_unknown_as_what_never_was(
     method, path = route.split()
     headers = scene.caller(caller)
     body = {"json": BODIES[route]} if route in BODIES else {}
-    theirs_id, never = (scene.grant.id, "gr_" + "z" * 24) if "{id}" in path else ("orders-read", "orders-none")
+    theirs_id, never = {
+        "{id}": (scene.grant.id, "gr_" + "z" * 24),
+        "{task}": ("T-0", "T-9"),
+        "{name}": ("orders-read", "orders-none"),
+    }[path[path.index("{") : path.index("}") + 1]]
     theirs = http(scene.plane, method, scene.path(path), headers=headers, **body)
     nothing = http(scene.plane, method, scene.path(path).replace(theirs_id, never), headers=headers, **body)
     assert theirs.status_code == nothing.status_code == 404

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from controlplane.issuers.jose.fetch import FetchError, place_of
+from controlplane.issuers.jose.fetch import FetchError
 from controlplane.issuers.jose.keystore import COOL_DOWN, LIFETIME, REFRESH_AFTER, STALE_LIFETIME, DiscoveredKeys
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
+from controlplane.outgoing import place_of
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.issuer import FakeIssuer, IssuerKey
 

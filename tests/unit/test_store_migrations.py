@@ -110,7 +110,7 @@ def test_processes_that_start_at_once_make_one_store(path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("released", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("released", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(path: Path, released: str) -> None:
     engine = create_engine(f"sqlite:///{path}")
     config = Config()
@@ -125,7 +125,11 @@ def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
         connection.execute(grants.insert().values(**row))
     engine.dispose()
     store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
-    assert store.grant(sample_grant().id) == sample_grant()
+    old = sample_grant()
+    assert store.grant(old.id) == old
+    assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
+        (old.task, old.requested_at)
+    ]
     with store.transaction() as tx:
         tx.add(sample_grant(2), sample_event(2))
     assert [link.seq for link in store.links()] == [1]

@@ -1,7 +1,7 @@
 """MariaDB (10.6 and later): privileges on the login itself, a clock that ends it, and an end that ends sessions.
 
 There is no group role: a login would have to switch to it by itself, because making it the default one of somebody
-else takes write access to the tables of accounts (docs/adr/0021). The text of every statement is a JSON list, which
+else takes write access to the tables of accounts (docs/adr/0022). The text of every statement is a JSON list, which
 is how Vault's plugin is given statements that have semicolons in them. Vault fills `{{name}}` and `{{password}}` in;
 every other value was parsed (terms/privilege.py) or is a name of ours; nothing is pasted.
 """

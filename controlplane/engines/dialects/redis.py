@@ -2,7 +2,7 @@
 
 A selector is a set of commands *on* a set of keys, so a line of a scope never lends its keys to another line's
 commands. Vault's plugin sends the rules as arguments of one `ACL SETUSER`, never as a line of text; every value in
-them was parsed here. It ends a login with `ACL DELUSER`, which closes the user's connections (docs/adr/0021).
+them was parsed here. It ends a login with `ACL DELUSER`, which closes the user's connections (docs/adr/0022).
 """
 
 import json

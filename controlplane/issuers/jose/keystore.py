@@ -10,11 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from controlplane.issuers.jose.fetch import Fetcher, FetchError, place_of
+from controlplane.issuers.jose.fetch import Fetcher, FetchError
 from controlplane.issuers.jose.jwk import KeySet, VerificationKey, parse_key_set
 from controlplane.issuers.jose.strict_json import parse_object
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.errors import ConfigurationError, NotAuthenticatedError
+from controlplane.outgoing import place_of
 
 REFRESH_AFTER: Final = timedelta(minutes=4)
 """Keys older than this are fetched anew in the background."""

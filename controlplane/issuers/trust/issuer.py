@@ -179,6 +179,7 @@ def _name(claims: Mapping[str, JsonValue], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
         raise NotAuthenticatedError(f"{name} is missing, not a string, empty or longer than {MAX_NAME} characters")
-    if any(unicodedata.category(char) in _UNPRINTABLE for char in value):
+    # What Python calls printable has none of these; only the rest is worth a look at each character.
+    if not value.isprintable() and any(unicodedata.category(char) in _UNPRINTABLE for char in value):
         raise NotAuthenticatedError(f"{name} has control, format or surrogate characters")
     return value

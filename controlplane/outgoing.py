@@ -1,19 +1,19 @@
-"""POST to one configured address: no redirect, no proxy, no environment, one deadline, and the answer's body unread."""
+"""One exchange with one configured address: no redirect, no proxy, no environment, and one deadline for all of it."""
 
 import contextlib
 import re
 import socket
 import ssl
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from controlplane.model.errors import ConfigurationError, SinkUnavailableError
+Answer = TypeVar("Answer")
 
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
@@ -24,7 +24,7 @@ _HIGHEST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Place:
     """Where a URL leads."""
 
     scheme: str
@@ -32,8 +32,13 @@ class Address:
     port: int
     target: str
 
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what two URLs must share to be of one party (RFC 6454 4)."""
+        return self.scheme, self.host, self.port
 
-def address_of(url: str) -> Address:
+
+def place_of(url: str) -> Place:
     """The parts of `url`: https, or http on this machine only; without user, password or fragment.
 
     Raises: ValueError: anything else, without showing it: a path may be a secret.
@@ -47,48 +52,47 @@ def address_of(url: str) -> Address:
     port = int(parts["port"]) if parts["port"] else {"http": 80, "https": 443}[scheme]
     if not 0 < port <= _HIGHEST_PORT:
         raise ValueError("there is no such port")
-    return Address(scheme, host, port, parts["target"] or "/")
+    return Place(scheme, host, port, parts["target"] or "/")
 
 
-class Post:
-    """Posts to one address, each time over a connection of its own; `timeout` covers all of it. Thread-safe.
+class Exchange:
+    """Asks over a connection of its own each time; `timeout` covers all of it, however slowly bytes drip in.
 
-    Raises: ConfigurationError: the CA file is no good.
+    Thread-safe. Raises: OSError: the CA file cannot be used.
     """
 
-    def __init__(self, address: Address, *, timeout: timedelta, cacert: Path | None = None) -> None:
-        self._address, self._timeout = address, timeout
+    def __init__(self, *, timeout: timedelta, cacert: Path | None = None) -> None:
+        self.timeout = timeout
         # Not create_default_context(): that one writes session keys to wherever SSLKEYLOGFILE points.
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            if cacert is None:
-                self._tls.load_default_certs()
-            else:
-                self._tls.load_verify_locations(cafile=cacert)
-        except OSError as error:
-            raise ConfigurationError(f"the CA file {cacert} of a sink cannot be used: {error.strerror}") from None
+        if cacert is None:
+            self._tls.load_default_certs()
+        else:
+            self._tls.load_verify_locations(cafile=cacert)
 
-    def __call__(self, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of the answer. Raises: SinkUnavailableError: there was none; what was sent may have arrived."""
-        try:
-            return self._exchange(body, headers)
-        except ssl.SSLCertVerificationError as error:
-            raise SinkUnavailableError(f"it did not prove who it is (TLS): {error.verify_message}") from None
-        except TimeoutError:
-            raise SinkUnavailableError(f"no answer within {self._timeout.total_seconds():g} s") from None
-        except (OSError, HTTPException) as error:
-            raise SinkUnavailableError(f"no answer ({type(error).__name__})") from None
+    def __call__(
+        self,
+        method: str,
+        place: Place,
+        read: Callable[[HTTPResponse], Answer],
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> Answer:
+        """What `read` makes of the answer.
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> int:
-        span, to = self._timeout.total_seconds(), self._address
-        with socket.create_connection((to.host, to.port), timeout=span) as plain, _cut_after(plain, span):
-            connection = HTTPConnection(to.host, to.port)
+        Raises: ssl.SSLCertVerificationError, TimeoutError, another OSError, HTTPException: there was none; what was
+        sent may have arrived.
+        """
+        span = self.timeout.total_seconds()
+        with socket.create_connection((place.host, place.port), timeout=span) as plain, _cut_after(plain, span):
+            connection = HTTPConnection(place.host, place.port)
             try:
-                secured = to.scheme == "https"
-                connection.sock = self._tls.wrap_socket(plain, server_hostname=to.host) if secured else plain
-                connection.request("POST", to.target, body, {**headers, "Connection": "close"})
-                return connection.getresponse().status
+                secured = place.scheme == "https"
+                connection.sock = self._tls.wrap_socket(plain, server_hostname=place.host) if secured else plain
+                connection.request(method, place.target, body, {**headers, "Connection": "close"})
+                return read(connection.getresponse())
             finally:
                 connection.close()
 

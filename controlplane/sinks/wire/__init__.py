@@ -1,1 +1,0 @@
-"""How bytes reach a receiver that nobody trusts."""
