@@ -336,6 +336,40 @@ def test_who_comes_back_at_once_is_out_when_revocation_answers_d09(bench: Bench,
     assert left == 0
 
 
+def test_who_stalls_his_login_until_it_was_revoked_gets_nothing_d09(bench: Bench) -> None:
+    """MariaDB looks an account up when a login begins, so the lock and the drop may come in between."""
+    login = bench.issue(bench.role())
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Stalling(pymysql.connections.Connection):
+        def _get_server_information(self) -> None:
+            super()._get_server_information()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] # its own
+            self._auth_plugin_name = "sha256_password"  # the server asks for another one: a turn of ours to stall
+
+        def _process_auth(self, *said_by_server: object) -> object:
+            begun.set()
+            go_on.wait(20)
+            return super()._process_auth(*said_by_server)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType] # its own
+
+    def stall() -> "list[tuple[Any, ...]] | str":
+        try:
+            session = Stalling(
+                host="127.0.0.1", port=bench.server.port, user=login.user, password=login.password, ssl_disabled=True
+            )
+            return said(session, "SELECT * FROM shop.orders")
+        except pymysql.MySQLError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(stall)
+        try:
+            assert begun.wait(10)
+            bench.revoke(login.lease)
+        finally:
+            go_on.set()
+        assert re.search("denied|Lost connection", str(stalled.result(timeout=20)))
+
+
 def test_a_login_that_was_dropped_by_hand_counts_as_ended_and_its_sessions_end_r14(bench: Bench) -> None:
     login = bench.issue(bench.role())
     session = login.open()

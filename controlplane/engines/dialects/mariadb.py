@@ -57,8 +57,8 @@ _AWAKE: Final = """BEGIN NOT ATOMIC
 END"""
 
 # First nobody can log in any more. Then sessions end, and only then is dropped what nobody can use. Whoever is only
-# trying to get in shows as `Connect`, under the name that he gives or none: one that was let in just before the lock
-# has 200 ms to become a session. Should it take longer, it becomes one that may do nothing, and is ended as well.
+# trying to get in shows as `Connect`, under the name that he gives or none: the first is ended as well, the second has
+# 200 ms to give one.
 _END: Final = """  DECLARE tries, here INT DEFAULT 0;
   ALTER USER IF EXISTS '{{name}}'@'%' ACCOUNT LOCK;
   REPEAT
