@@ -672,8 +672,13 @@ class Census(Protocol):
 class Roster(Protocol):
     """Who can log in to one kind of target."""
 
+    @property
+    def kind(self) -> str:
+        """Of target: the word that names its prober, too."""
+        ...
+
     def logins(self, target: str) -> Sequence[Login]:
-        """Every member of a group role of ours. Raises: TargetUnavailableError: no answer."""
+        """Every login of a group of ours. Raises: TargetUnavailableError: no answer."""
         ...
 
 

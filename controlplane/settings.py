@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from controlplane.engines.dialects import TargetOptions
+from controlplane.engines.dialects import by_kind as by_kind_of_target
 from controlplane.issuers.trust.options import IssuerOptions, by_kind
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.duration import Duration
@@ -124,14 +126,8 @@ SinkSettings = Annotated[SerializeAsAny[SinkOptions], BeforeValidator(by_kind_of
 """Somebody who is told of audit events, with the options of its kind: a file in `sinks/`."""
 
 
-class TargetSettings(_Section):
-    """Where the prober of a connection asks."""
-
-    kind: Literal["postgresql"] = "postgresql"
-    host: str = "127.0.0.1"
-    port: int = Field(default=5432, ge=1, le=65535)
-    database: str
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+TargetSettings = Annotated[SerializeAsAny[TargetOptions], BeforeValidator(by_kind_of_target)]
+"""Where the prober of a connection asks, with the options of its dialect: a file in `engines/dialects/`."""
 
 
 class AccessSettings(_Section):

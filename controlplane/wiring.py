@@ -11,6 +11,7 @@ from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
 from controlplane.engines import engines, places
+from controlplane.engines.dialects import dialects
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
@@ -60,8 +61,9 @@ from controlplane.model.errors import (
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Entitlements, Prober, Roles, Skew
+from controlplane.probers import TargetProber, Unconfigured, prober_of
+from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
-from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
 from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
@@ -73,7 +75,7 @@ from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
-from controlplane.vault.prober import prober_role
+from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.skew import VaultSkew
@@ -128,7 +130,8 @@ class ControlPlane:
     vault: VaultClient
     session: JwtSession
     skew: Skew
-    postgresql: PostgresqlProber
+    targets: Mapping[str, TargetProber]
+    """By kind."""
     threads: Threads
     epochs: Epochs
     restore: Restore
@@ -155,7 +158,8 @@ class ControlPlane:
     def close(self) -> None:
         """Close every connection; the worker has stopped before."""
         self.threads.close()
-        self.postgresql.close()
+        for prober in self.targets.values():
+            prober.close()
         self.vault.close()
         self.session.close()
         self.store.close()
@@ -183,11 +187,10 @@ def wire(settings: Settings) -> ControlPlane:
     spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
-    postgresql = PostgresqlProber(
-        _addresses(settings), _ProberLogins(broker, settings.vault, clock), clock, prefix=layout.prefix
-    )
+    targets = _targets(settings, broker, clock)
     probers: dict[str, Prober] = {
-        "postgresql": postgresql,
+        **dict.fromkeys(dialects(), Unconfigured()),
+        **targets,
         "pki": PkiProber(_Authority(broker, layout.mounts), clock),
         "token": TokenProber(logins.facts),
     }
@@ -216,7 +219,7 @@ def wire(settings: Settings) -> ControlPlane:
         census=census,
         epochs=epochs,
         probers=probers,
-        rosters=dict.fromkeys(settings.targets, postgresql),
+        rosters={name: targets[target.kind] for name, target in settings.targets.items()},
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
@@ -366,7 +369,7 @@ def wire(settings: Settings) -> ControlPlane:
         vault=broker,
         session=session,
         skew=skew,
-        postgresql=postgresql,
+        targets=targets,
         threads=threads,
         epochs=epochs,
         restore=Restore(
@@ -445,11 +448,14 @@ def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) ->
     return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
 
 
-def _addresses(settings: Settings) -> dict[str, Address]:
-    return {
-        name: Address(host=target.host, port=target.port, database=target.database, sslmode=target.sslmode)
-        for name, target in settings.targets.items()
-    }
+def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dict[str, TargetProber]:
+    """The prober of each kind of target that there is."""
+    logins = _ProberLogins(broker, settings.vault, clock)
+    found: dict[str, TargetProber] = {}
+    for kind in sorted({target.kind for target in settings.targets.values()}):
+        of_kind = {name: target for name, target in settings.targets.items() if target.kind == kind}
+        found[kind] = prober_of(kind)(of_kind, logins, clock, settings.vault.prefix)
+    return found
 
 
 class _ProberLogins:
@@ -459,7 +465,7 @@ class _ProberLogins:
         self._broker, self._vault, self._clock = broker, vault, clock
 
     def __call__(self, connection: str) -> ProberLogin:
-        role = prober_role(self._vault.layout, connection).name
+        role = prober_name(self._vault.layout, connection)
         asked_at = self._clock.now()
         answer = self._broker.read(f"{self._vault.layout.mounts['database']}/creds/{role}")
         data = part(answer, "data")

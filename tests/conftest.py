@@ -1,5 +1,6 @@
 """Real servers for tests: one OpenBao and one PostgreSQL per worker, in a directory of their own, gone afterwards."""
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -12,6 +13,8 @@ from controlplane.dev.postgres import PostgreSQL
 from controlplane.dev.stack import Stack
 from controlplane.keys.files import load
 from controlplane.settings import bao_program
+from controlplane.testing import mariadb as mariadb_server
+from controlplane.testing import redis as redis_server
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -96,3 +99,26 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         yield whole
     finally:
         whole.destroy()
+
+
+def needed(package: str, *, installed: bool) -> None:
+    """Skip where a person has not installed Debian's package; in CI its absence is a failure, never a skip."""
+    if installed:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{package} is not installed: .ci/run does it")
+    pytest.skip(f"{package} is not installed: apt-get install {package}")
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Generator[mariadb_server.MariaDB]:
+    needed(mariadb_server.PACKAGE, installed=mariadb_server.programs() is not None)
+    with mariadb_server.mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Generator[redis_server.RedisServer]:
+    needed(redis_server.PACKAGE, installed=redis_server.program() is not None)
+    with redis_server.redis_server() as server:
+        yield server

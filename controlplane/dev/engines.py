@@ -14,7 +14,7 @@ CONNECTION: Final = "orders"
 AUTHORITY: Final = "Shorthold dev root"
 
 # Nothing of a token's display name: a subject chosen by others must not become part of a statement.
-_USERNAME: Final = '{{ printf "v-%s-%s-%s" (.RoleName | truncate 24) (random 20) (unix_time) | truncate 63 }}'
+USERNAME: Final = '{{ printf "v-%s-%s-%s" (.RoleName | truncate 24) (random 20) (unix_time) | truncate 63 }}'
 _TEN_YEARS: Final = "87600h"
 
 
@@ -39,7 +39,7 @@ def database_connection(client: VaultClient, layout: Layout, target: Target, pas
             "username": MANAGER,
             "password": password.reveal(),
             "allowed_roles": [f"{layout.prefix}-*"],
-            "username_template": _USERNAME,
+            "username_template": USERNAME,
             # PostgreSQL hashes, with the manager's scram_iterations: half the time of a credential whose password
             # the engine stretches itself ("scram-sha-256"). Nothing logs these statements, see orders.py.
             "password_authentication": "password",

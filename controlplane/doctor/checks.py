@@ -164,21 +164,18 @@ class Doctor:
             )
 
     def _targets(self) -> Iterable[Finding]:
-        for name in self.settings.targets:
+        for name, target in self.settings.targets.items():
+            prober = self.plane.targets[target.kind]
             try:
-                logins = self.plane.postgresql.logins(name)
+                logins, better = prober.logins(name), prober.advice(name)
             except TargetUnavailableError as error:
                 yield broken(
                     "targets", error.detail, "See targets.* in the settings, and run `shorthold vault bootstrap` anew."
                 )
                 continue
             yield sound("targets", f"{name}: the prober gets in, {len(logins)} logins of ours")
-            if not self.plane.postgresql.hashes_cheaply(name):
-                yield advice(
-                    "targets",
-                    f"{name}: its management user has not scram_iterations = 1, so logins cost double",
-                    "ALTER ROLE <management user> SET scram_iterations = 1.",
-                )
+            for what, do in better:
+                yield advice("targets", f"{name}: {what}", do)
 
     def _revocations(self) -> Iterable[Finding]:
         now, late = self.clock.now(), 0

@@ -1,63 +1,33 @@
-"""Database logins: one PostgreSQL user per credential, member of a group role that carries the privileges."""
+"""Database logins: one user per credential, with the privileges that its scope lists, in the words of its dialect."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import cast
 
-from pydantic import Field, field_validator
-
-from controlplane.engines.dialects import postgresql
-from controlplane.engines.dialects.privilege import Privilege, PrivilegeText, parse
+from controlplane.engines.dialects import USUAL, DatabaseScope, Dialect, dialects
+from controlplane.engines.dialects.terms.group import Group
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Revocability, Scope
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
 
-EXAMPLE = """\
-name: orders
-engine: database
-connection: orders
-privileges:
-  - select on table billing.invoices
-  - update (status) on table billing.invoices
-"""
-
-_USERNAME = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
-
-
-class DatabaseScope(Scope):
-    """Rows of named tables in the database behind one connection of Vault's database mount."""
-
-    connection: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-    privileges: tuple[PrivilegeText, ...] = Field(min_length=1, max_length=64)
-    sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
-
-    @field_validator("privileges")
-    @classmethod
-    def _distinct(cls, privileges: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(privileges)) < len(privileges):
-            raise ValueError("a privilege is named twice")
-        return privileges
-
-    @property
-    def parsed(self) -> tuple[Privilege, ...]:
-        """The privileges as values, in one order whatever the order of the lines was."""
-        return tuple(parse(text) for text in sorted(self.privileges))
-
 
 @dataclass(frozen=True, slots=True)
 class DatabaseEngine:
-    """Source: OpenBao docs, api/secret/databases and api/secret/databases/postgresql."""
+    """Source: OpenBao docs, api/secret/databases."""
 
     word: str = "database"
     scope_model: type[Scope] = DatabaseScope
     revocability: Revocability = Revocability.PROVABLE
-    example: str = EXAMPLE
     unasked: str = ""
     mounting: JsonObject = field(default_factory=lambda: {"type": "database"})
+
+    @property
+    def example(self) -> str:
+        """That of the usual dialect."""
+        return dialects()[USUAL].example
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`, leases at `creds`."""
@@ -66,12 +36,13 @@ class DatabaseEngine:
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One dynamic role."""
         wanted = _own(scope)
-        group = postgresql.Group(
+        group = Group(
             prefix=naming.layout.prefix,
             entitlement=naming.entitlement,
             revision=naming.revision,
             scope=scope.name,
         )
+        said = _dialect(wanted).statements(wanted, group, maximum=maximum)
         return (
             VaultObject(
                 kind=ObjectKind.SECRET_ROLE,
@@ -79,9 +50,9 @@ class DatabaseEngine:
                 entitlement=naming.entitlement,
                 data={
                     "db_name": wanted.connection,
-                    "creation_statements": [postgresql.creation(group, wanted.parsed, sessions=wanted.sessions)],
-                    "renew_statements": [postgresql.RENEWAL],
-                    "revocation_statements": [postgresql.REVOCATION],
+                    "creation_statements": [*said.creation],
+                    "renew_statements": [*said.renewal],
+                    "revocation_statements": [*said.revocation],
                     "rollback_statements": [],
                     "default_ttl": int(default.total_seconds()),
                     "max_ttl": int(maximum.total_seconds()),
@@ -101,12 +72,12 @@ class DatabaseEngine:
 
     def receive(self, scope: Scope, response: Response) -> Credential:
         """User name and password; the principal is the user name."""
-        del scope  # the answer looks the same for every scope
         username, password = response.data.get("username"), response.data.get("password")
         if not isinstance(username, Secret) or not isinstance(password, Secret):
             raise ValueError("the database answered without a user name or a password")  # noqa: TRY004 # the port's word for a bad answer
-        if not _USERNAME.fullmatch(username.reveal()):
-            raise ValueError("the connection's username_template makes names with other characters than [A-Za-z0-9_-]")
+        allowed = _dialect(_own(scope)).usernames
+        if not allowed.fullmatch(username.reveal()):
+            raise ValueError(f"the connection's username_template makes other names than {allowed.pattern}")
         return Credential(
             lease=response.lease,
             lease_ttl=response.lease_ttl,
@@ -116,12 +87,13 @@ class DatabaseEngine:
 
     def target(self, scope: Scope) -> Target:
         """The database itself can be asked."""
-        return Target(kind="postgresql", name=_own(scope).connection)
+        wanted = _own(scope)
+        return Target(kind=wanted.dialect, name=wanted.connection)
 
     def reach(self, scope: Scope) -> Sequence[str]:
         """A sentence for each privilege."""
         wanted = _own(scope)
-        return [_sentence(privilege, wanted.connection) for privilege in wanted.parsed]
+        return _dialect(wanted).reach(wanted)
 
     def _mount(self, naming: Naming) -> str:
         return naming.layout.mounts[self.word]
@@ -134,18 +106,8 @@ def _own(scope: Scope) -> DatabaseScope:
     return cast("DatabaseScope", scope)
 
 
-_VERBS = {
-    "select": "read",
-    "insert": "add rows to",
-    "update": "change",
-    "delete": "delete rows of",
-    "usage": "draw numbers from",
-}
-
-
-def _sentence(privilege: Privilege, connection: str) -> str:
-    columns = f"({', '.join(privilege.columns)}) of " if privilege.columns else ""
-    return f"may {_VERBS[privilege.verb]} {columns}{privilege.schema}.{privilege.name} in {connection}"
+def _dialect(scope: DatabaseScope) -> Dialect:
+    return dialects()[scope.dialect]
 
 
 ENGINE = DatabaseEngine()

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from controlplane.engines.dialects.postgresql import group_of
+from controlplane.engines.dialects.terms.group import group_of
 from controlplane.grants.epoch import ROUND, Epochs
 from controlplane.model.errors import LostRaceError, TargetUnavailableError, VaultRefusedError
 from controlplane.model.event import Kind
@@ -240,9 +240,8 @@ class Reconcile:
 
     def _just_gone(self, target: str, login: Login) -> bool:
         """Whether the login ended since the targets were asked, as that of a grant which was just revoked."""
-        prober = self.probers["postgresql"]
-        asked = Target(kind="postgresql", name=target)
-        return prober.ask(asked, login.name, issued_at=self.clock.now()).gone
+        asked = Target(kind=self.rosters[target].kind, name=target)
+        return self.probers[asked.kind].ask(asked, login.name, issued_at=self.clock.now()).gone
 
     def _found(self, kind: OrphanKind, name: str, *, place: str, grant: GrantId | None, detail: str) -> bool:
         """Write it down before anything is done about it; whether it is new."""

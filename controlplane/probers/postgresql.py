@@ -3,25 +3,20 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 import psycopg
 
+from controlplane.engines.dialects.postgresql import PostgresqlOptions
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.lease import Evidence, Target
 from controlplane.model.orphan import Login
-from controlplane.model.secret import Secret
 from controlplane.ports import Clock
-
-_TIMEOUT = 5
-"""Seconds for connecting, for the one statement, and for waiting until somebody else's question is answered."""
-
-_NEW_LOGIN = timedelta(minutes=1)
-"""A login with which nobody gets in is replaced no sooner: each one is a user in the target for an hour."""
+from controlplane.probers.lines.line import TIMEOUT, Line, NewLogin, ProberLogin
 
 # A session whose role was dropped shows no name any more, only an oid. Nobody can say whose it was, so any such
 # session counts; every revocation ends those it finds. Names and oids are shown to every login.
@@ -54,15 +49,6 @@ _CHEAP = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProberLogin:
-    """The prober's own credential, issued by Vault; to be renewed at `renew_at`."""
-
-    username: str
-    password: Secret
-    renew_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a target listens."""
 
@@ -73,17 +59,22 @@ class Address:
 
 
 class PostgresqlProber:
-    """Fits `ports.Prober`. One connection per target, opened when first asked and kept; safe for threads."""
+    """Fits `TargetProber`. One connection per target, opened when first asked and kept; safe for threads."""
+
+    kind = "postgresql"
 
     def __init__(
         self,
         addresses: Mapping[str, Address],
-        login: Callable[[str], ProberLogin],
+        login: NewLogin,
         clock: Clock,
         *,
         prefix: str = "sh",
     ) -> None:
-        self._lines = {name: _Line(name, address, login, clock) for name, address in addresses.items()}
+        self._lines = {
+            name: Line(f"postgresql {name}", name, _Driver(address), login, clock)
+            for name, address in addresses.items()
+        }
         self._groups = f"^{prefix}-[a-z][a-z0-9-]*-[0-9a-f]{{8}}-[a-z][a-z0-9-]*$"
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
@@ -92,7 +83,7 @@ class PostgresqlProber:
         Raises: TargetUnavailableError: not configured, no login, or no answer in time; never counts as gone.
         """
         del issued_at  # a user name is never used twice
-        ((roles, sessions),) = self._line(target.name).ask(_QUESTION, {"principal": principal})
+        ((roles, sessions),) = self._ask(target.name, _QUESTION, {"principal": principal})
         return Evidence(
             gone=not roles and not sessions,
             detail=f"postgresql {target.name}: {roles or 'no'} role {principal}, {sessions or 'no'} open session",
@@ -105,89 +96,53 @@ class PostgresqlProber:
         """
         return [
             Login(name=name, group=group, valid_until=_instant(until), sessions=sessions)
-            for name, group, until, sessions in self._line(target).ask(_ROSTER, {"groups": self._groups})
+            for name, group, until, sessions in self._ask(target, _ROSTER, {"groups": self._groups})
         ]
 
-    def hashes_cheaply(self, target: str) -> bool:
+    def advice(self, target: str) -> Sequence[tuple[str, str]]:
         """Whether somebody who may create logins there has `scram_iterations = 1` (docs/adr/0008)."""
-        return bool(self._line(target).ask(_CHEAP, {}))
-
-    def _line(self, target: str) -> "_Line":
-        line = self._lines.get(target)
-        if line is None:
-            raise TargetUnavailableError(f"no target called {target} is configured, so nobody can ask it")
-        return line
+        if self._ask(target, _CHEAP, {}):
+            return []
+        return [
+            (
+                "its management user has not scram_iterations = 1, so logins cost double",
+                "ALTER ROLE <management user> SET scram_iterations = 1.",
+            )
+        ]
 
     def close(self) -> None:
         """Close every connection."""
         for line in self._lines.values():
             line.close()
 
+    def _ask(self, target: str, question: LiteralString, values: Mapping[str, str]) -> Sequence[tuple[Any, ...]]:
+        line = self._lines.get(target)
+        if line is None:
+            raise TargetUnavailableError(f"no target called {target} is configured, so nobody can ask it")
 
-class _Line:
-    """The way to one target: its login as long as it is good, its connection as long as it holds."""
+        def rows(connection: psycopg.Connection) -> Sequence[tuple[Any, ...]]:
+            with _cut_after(connection, TIMEOUT):
+                return connection.execute(question, values).fetchall()
 
-    def __init__(self, name: str, address: Address, login: Callable[[str], ProberLogin], clock: Clock) -> None:
-        self._name, self._address, self._new_login, self._clock = name, address, login, clock
-        self._lock = threading.Lock()
-        self._connection: psycopg.Connection | None = None
-        self._login: ProberLogin | None = None
-        self._login_at: datetime | None = None
-        self._worked = False
+        return line.ask(rows)
 
-    def ask(self, question: LiteralString, values: Mapping[str, str]) -> Sequence[tuple[Any, ...]]:
-        with self._alone():
-            kept = self._connection is not None
-            try:
-                return self._ask(question, values)
-            except psycopg.Error as error:
-                self._drop()
-                if not kept:
-                    raise self._unavailable(error) from None
-            try:  # the kept connection had died: ask once more on a new one
-                return self._ask(question, values)
-            except psycopg.Error as error:
-                self._drop()
-                raise self._unavailable(error) from None
 
-    def close(self) -> None:
-        with self._alone():
-            self._drop()
+def prober(targets: Mapping[str, PostgresqlOptions], login: NewLogin, clock: Clock, prefix: str) -> PostgresqlProber:
+    """One that can ask these targets."""
+    addresses = {
+        name: Address(host=target.host, port=target.port, database=target.database, sslmode=target.sslmode)
+        for name, target in targets.items()
+    }
+    return PostgresqlProber(addresses, login, clock, prefix=prefix)
 
-    @contextmanager
-    def _alone(self) -> Generator[None]:
-        # Whoever holds the line is done within two connects and two statements; waiting longer would only add
-        # threads to a target that does not answer.
-        if not self._lock.acquire(timeout=_TIMEOUT):
-            raise TargetUnavailableError(f"postgresql {self._name} is slow: others are still asking it")
-        try:
-            yield
-        finally:
-            self._lock.release()
 
-    def _ask(self, question: LiteralString, values: Mapping[str, str]) -> Sequence[tuple[Any, ...]]:
-        connection = self._connected()
-        with _cut_after(connection, _TIMEOUT):
-            return connection.execute(question, values).fetchall()
+class _Driver:
+    errors = (psycopg.Error,)
 
-    def _connected(self) -> psycopg.Connection:
-        now = self._clock.now()
-        if self._login is None or now >= self._login.renew_at:
-            self._drop()
-            self._login, self._login_at, self._worked = self._new_login(self._name), now, False
-        if self._connection is None:
-            try:
-                self._connection = self._connect(self._login)
-            except psycopg.Error:
-                # It may be that this user is gone: next time with a new one. One that worked is replaced at once: it
-                # went with the broker's token, or somebody removed it, and what it was to prove waits for it.
-                if self._worked or (self._login_at is not None and now >= self._login_at + _NEW_LOGIN):
-                    self._login = None
-                raise
-            self._worked = True
-        return self._connection
+    def __init__(self, address: Address) -> None:
+        self._address = address
 
-    def _connect(self, login: ProberLogin) -> psycopg.Connection:
+    def connect(self, login: ProberLogin) -> psycopg.Connection:
         return psycopg.connect(
             host=self._address.host,
             port=self._address.port,
@@ -195,19 +150,13 @@ class _Line:
             sslmode=self._address.sslmode,
             user=login.username,
             password=login.password.reveal(),
-            connect_timeout=_TIMEOUT,
-            options=f"-c statement_timeout={_TIMEOUT}s -c application_name=shorthold-prober",
+            connect_timeout=TIMEOUT,
+            options=f"-c statement_timeout={TIMEOUT}s -c application_name=shorthold-prober",
             autocommit=True,
         )
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-
-    def _unavailable(self, error: psycopg.Error) -> TargetUnavailableError:
-        # libpq's own words may quote the connection string; the class says enough.
-        return TargetUnavailableError(f"postgresql {self._name} did not answer ({type(error).__name__})")
+    def close(self, connection: psycopg.Connection) -> None:
+        connection.close()
 
 
 def _instant(until: datetime | None) -> datetime | None:

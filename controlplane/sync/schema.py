@@ -19,7 +19,8 @@ def schema(engines: Mapping[str, Engine]) -> dict[str, JsonValue]:
     for word, engine in sorted(engines.items()):
         one = cast("dict[str, JsonValue]", engine.scope_model.model_json_schema())
         definitions |= cast("dict[str, JsonValue]", one.pop("$defs", {}))
-        cast("dict[str, JsonValue]", one["properties"])["engine"] = {"const": word}
+        for shape in cast("list[dict[str, dict[str, JsonValue]]]", one.get("anyOf", [one])):
+            shape["properties"]["engine"] = {"const": word}
         definitions[f"scope-{word}"] = one
         scopes.append({"$ref": f"#/$defs/scope-{word}"})
     definitions["Scope"] = {"description": "What exactly one credential can do.", "anyOf": scopes}

@@ -70,6 +70,7 @@ class FakeTarget:
     groups: dict[str, str] = field(default_factory=dict[str, str])
     """Which group role a user is a member of."""
     down: bool = False
+    kind: str = "postgresql"
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
         """Whether `principal` is gone."""

@@ -195,7 +195,7 @@ def _identity_role(client: VaultClient, mount: str, identity: str, *, exists: bo
 
 def _probers(client: VaultClient, layout: Layout, mount: str, *, exists: bool) -> Iterator[_Wanted]:
     for connection in connections(client, mount) if exists else ():
-        role = prober_role(layout, connection.name)
+        role = prober_role(layout, connection)
         path = f"{mount}/roles/{role.name}"
         what = f"how the prober asks {connection.name} who is logged in"
         if not connection.allows(role.name):

@@ -20,7 +20,7 @@ from controlplane.audit.chain import Intact
 from controlplane.audit.verify import verify_trail
 from controlplane.dev.orders import DATABASE
 from controlplane.dev.stage import Stage
-from controlplane.engines.dialects.postgresql import group_of
+from controlplane.engines.dialects.terms.group import group_of
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import VaultRefusedError
 from controlplane.stores.trail import open_trail

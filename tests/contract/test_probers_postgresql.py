@@ -16,7 +16,8 @@ from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.lease import Target
 from controlplane.model.orphan import Login
 from controlplane.model.secret import Secret
-from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLogin
+from controlplane.probers.lines.line import ProberLogin
+from controlplane.probers.postgresql import Address, PostgresqlProber
 from controlplane.testing.clock import FakeClock
 
 pytestmark = [pytest.mark.servers]

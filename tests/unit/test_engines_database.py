@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.engines.database import ENGINE, DatabaseScope
-from controlplane.engines.dialects import postgresql
-from controlplane.engines.dialects.privilege import parse
+from controlplane.engines.database import ENGINE
+from controlplane.engines.dialects import DatabaseScope, postgresql
+from controlplane.engines.dialects.postgresql import parse
+from controlplane.engines.dialects.terms.group import Group
 from controlplane.model.canonical import JsonObject
 from controlplane.model.grant import Revision
 from controlplane.model.lease import LeaseId, Response
@@ -82,11 +83,11 @@ def test_the_group_gets_exactly_what_is_written() -> None:
     name=st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True),
 )
 def test_a_group_role_has_a_name_that_postgresql_does_not_cut(prefix: str, entitlement: str, name: str) -> None:
-    group = postgresql.Group(prefix=prefix, entitlement=entitlement, revision="0a1b2c3d", scope=name)
+    group = Group(prefix=prefix, entitlement=entitlement, revision="0a1b2c3d", scope=name)
     assert len(group.name.encode()) <= 63
     assert group.name.startswith(f"{prefix}-{entitlement[:3]}")
     assert group.name.endswith(f"-0a1b2c3d-{name}")
-    older = postgresql.Group(prefix=prefix, entitlement=entitlement, revision="ffffffff", scope=name)
+    older = Group(prefix=prefix, entitlement=entitlement, revision="ffffffff", scope=name)
     assert re.fullmatch(group.siblings, older.name)
     assert not re.fullmatch(group.siblings, f"{older.name}x")
 
@@ -97,7 +98,7 @@ def test_a_privilege_twice_is_an_error_even_in_two_spellings() -> None:
 
 
 def test_every_privilege_is_checked_before_it_is_granted_again() -> None:
-    group = postgresql.Group(prefix="sh", entitlement="orders", revision="0a1b2c3d", scope="it")
+    group = Group(prefix="sh", entitlement="orders", revision="0a1b2c3d", scope="it")
     text = postgresql.creation(group, [parse("select on table a.b"), parse("insert (c) on table a.b")], sessions=1)
     assert "has_table_privilege(oid, '\"a\".\"b\"', 'SELECT')" in text
     assert "has_column_privilege(oid, '\"a\".\"b\"', 'c', 'INSERT')" in text

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.engines.dialects.privilege import Privilege, parse
+from controlplane.engines.dialects.postgresql import parse
+from controlplane.engines.dialects.terms.privilege import Privilege
 
 
 @pytest.mark.parametrize(

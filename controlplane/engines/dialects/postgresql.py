@@ -7,14 +7,42 @@ parsed (privilege.py) or is a name of ours; nothing is pasted.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from re import Pattern
+from typing import Annotated, Final, Literal, cast
 
-from controlplane.engines.dialects.privilege import Privilege
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-_MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
+from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
+from controlplane.engines.dialects.terms import privilege
+from controlplane.engines.dialects.terms.group import Group
+from controlplane.engines.dialects.terms.privilege import Grammar, Privilege, distinct, sentence
 
-_ROLE = re.compile(r"(?P<base>.+)(?P<rest>-[0-9a-f]{8}-[a-z][a-z0-9-]{0,15})", re.ASCII)
+EXAMPLE = """\
+name: orders
+engine: database
+connection: orders
+privileges:
+  - select on table billing.invoices
+  - update (status) on table billing.invoices
+"""
+
+GRAMMAR: Final = Grammar(
+    verbs={"table": ("select", "insert", "update", "delete"), "sequence": ("usage", "select")},
+    system=re.compile(r"pg_.*|information_schema", re.IGNORECASE),
+    longest=63,
+    folds=True,
+)
+
+_VERBS: Final = {
+    "select": "read",
+    "insert": "add rows to",
+    "update": "change",
+    "delete": "delete rows of",
+    "usage": "draw numbers from",
+}
 
 # A number that all control planes agree on: creators of group roles wait for each other, because two GRANTs on
 # one table at the same time fail with "tuple concurrently updated".
@@ -66,6 +94,13 @@ BEGIN
 END $shorthold$;
 CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT <sessions>;
 GRANT "<group>" TO "{{name}}" WITH INHERIT TRUE, SET FALSE"""
+
+# The same settings, for the same reasons.
+_PROBER: Final = (
+    "SET LOCAL createrole_self_grant = 'set, inherit'",
+    "SET LOCAL scram_iterations = 1",
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT 10",
+)
 
 RENEWAL = """ALTER ROLE "{{name}}" VALID UNTIL '{{expiration}}'"""
 
@@ -124,38 +159,64 @@ BEGIN
 END $shorthold$"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """The NOLOGIN role that carries one scope's privileges.
+def parse(text: str) -> Privilege:
+    """The privilege that `text` says. Raises: ValueError: with what to write instead."""
+    return privilege.parse(text, GRAMMAR)
 
-    Its name has 63 bytes at most. A long entitlement name is cut, which is safe: the revision is a digest over all
-    of it.
-    """
 
-    prefix: str
-    entitlement: str
-    revision: str
-    scope: str
+PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), WithJsonSchema(GRAMMAR.json_schema)]
+"""A privilege in a document: text, in its one spelling."""
 
-    @property
-    def name(self) -> str:
-        """The role's name."""
-        return self._with(self.revision)
+
+class PostgresqlScope(DatabaseScope):
+    """Rows of named tables in PostgreSQL."""
+
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
 
     @property
-    def siblings(self) -> str:
-        """A regular expression for the group roles of all revisions of this scope. Such names need no escaping."""
-        return f"^{self._with('#' * len(self.revision))}$".replace("#", "[0-9a-f]")
-
-    def _with(self, revision: str) -> str:
-        rest = f"-{revision}-{self.scope}"
-        return f"{self.prefix}-{self.entitlement}"[: _MAX_NAME - len(rest)] + rest
+    def parsed(self) -> tuple[Privilege, ...]:
+        """The privileges as values, in one order whatever the order of the lines was."""
+        return tuple(parse(text) for text in sorted(self.privileges))
 
 
-def group_of(role: str) -> str:
-    """The name of the group role behind a role in Vault, which is called like it but may be longer."""
-    found = _ROLE.fullmatch(role)
-    return role if found is None else found["base"][: _MAX_NAME - len(found["rest"])] + found["rest"]
+class PostgresqlOptions(TargetOptions):
+    """Which database, and how the line to it is encrypted."""
+
+    port: int = Field(default=5432, ge=1, le=65535)
+    database: str
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+
+
+@dataclass(frozen=True, slots=True)
+class Postgresql:
+    """Source: OpenBao docs, api/secret/databases/postgresql."""
+
+    word: str = "postgresql"
+    plugins: frozenset[str] = frozenset({"postgresql-database-plugin"})
+    scope_model: type[DatabaseScope] = PostgresqlScope
+    options: type[TargetOptions] = PostgresqlOptions
+    example: str = EXAMPLE
+    usernames: Pattern[str] = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
+
+    def statements(self, scope: DatabaseScope, group: Group, *, maximum: timedelta) -> Statements:
+        """A member of the group role, with an end that PostgreSQL keeps."""
+        del maximum  # VALID UNTIL moves with the lease
+        wanted = _own(scope)
+        return Statements(
+            creation=[creation(group, wanted.parsed, sessions=wanted.sessions)],
+            renewal=[RENEWAL],
+            revocation=[REVOCATION],
+        )
+
+    def prober(self) -> Statements:
+        """Every login may read who is there."""
+        return Statements(creation=_PROBER, renewal=[RENEWAL], revocation=[REVOCATION])
+
+    def reach(self, scope: DatabaseScope) -> Sequence[str]:
+        """A sentence for each privilege."""
+        wanted = _own(scope)
+        return [sentence(each, _VERBS, wanted.connection) for each in wanted.parsed]
 
 
 def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) -> str:
@@ -179,31 +240,38 @@ def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) ->
 
 
 def _grants(privileges: list[Privilege]) -> Iterator[str]:
-    for schema in sorted({privilege.schema for privilege in privileges}):
+    for schema in sorted({each.schema for each in privileges}):
         yield f"USAGE ON SCHEMA {_quoted(schema)}"
-    for privilege in privileges:
-        columns = f" ({', '.join(map(_quoted, privilege.columns))})" if privilege.columns else ""
-        yield f"{privilege.verb.upper()}{columns} ON {privilege.kind.upper()} {_relation(privilege)}"
+    for each in privileges:
+        columns = f" ({', '.join(map(_quoted, each.columns))})" if each.columns else ""
+        yield f"{each.verb.upper()}{columns} ON {each.kind.upper()} {_relation(each)}"
 
 
 def _checks(privileges: list[Privilege]) -> Iterator[str]:
     """Whether the group role still has all of it: a table that was made anew has lost its grants."""
     yield "pg_catalog.has_database_privilege(oid, current_database(), 'CONNECT')"
-    for schema in sorted({privilege.schema for privilege in privileges}):
+    for schema in sorted({each.schema for each in privileges}):
         yield f"pg_catalog.has_schema_privilege(oid, '{schema}', 'USAGE')"
-    for privilege in privileges:
-        relation, verb = _relation(privilege), privilege.verb.upper()
-        if privilege.columns:
-            for column in privilege.columns:
+    for each in privileges:
+        relation, verb = _relation(each), each.verb.upper()
+        if each.columns:
+            for column in each.columns:
                 yield f"pg_catalog.has_column_privilege(oid, '{relation}', '{column}', '{verb}')"
         else:
-            yield f"pg_catalog.has_{privilege.kind}_privilege(oid, '{relation}', '{verb}')"
+            yield f"pg_catalog.has_{each.kind}_privilege(oid, '{relation}', '{verb}')"
 
 
-def _relation(privilege: Privilege) -> str:
-    return f"{_quoted(privilege.schema)}.{_quoted(privilege.name)}"
+def _own(scope: DatabaseScope) -> PostgresqlScope:
+    return cast("PostgresqlScope", scope)
+
+
+def _relation(each: Privilege) -> str:
+    return f"{_quoted(each.schema)}.{_quoted(each.name)}"
 
 
 def _quoted(name: str) -> str:
     # The grammar of names lets no quote, backslash, dollar, brace or semicolon through.
     return f'"{name}"'
+
+
+DIALECT = Postgresql()

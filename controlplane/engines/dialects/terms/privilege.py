@@ -1,23 +1,40 @@
 """One privilege as people write it: `select (id, status) on table billing.invoices`. Parsed, never pasted."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Any
 
-from pydantic import AfterValidator, WithJsonSchema
-
-_NAME = r'(?:[a-z_][a-z0-9_]{0,62}|"[A-Za-z0-9_ .-]{1,63}")'
+_NAME = r'(?:[a-z_][a-z0-9_]{0,63}|"[A-Za-z0-9_ .-]{1,64}")'
 _SHAPE = re.compile(
     rf"(?P<verb>[a-z]+)(?: ?\((?P<columns> ?{_NAME}(?: ?, ?{_NAME})* ?)\))?"
     rf" on (?P<kind>[a-z]+) (?P<schema>{_NAME})\.(?P<name>{_NAME})",
     re.ASCII,
 )
-_ALLOWED = {
-    "table": ("select", "insert", "update", "delete"),
-    "sequence": ("usage", "select"),
-}
 _WITH_COLUMNS = ("select", "insert", "update")
-_SYSTEM = re.compile(r"pg_.*|information_schema", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """What one database makes of the language: `verbs` by what they are on, and whose tables are nobody's.
+
+    `longest` is the length of a name in it. Where it `folds`, `Sales.Orders` is `sales.orders` to it too.
+    """
+
+    verbs: Mapping[str, tuple[str, ...]]
+    system: re.Pattern[str]
+    longest: int
+    folds: bool
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """A privilege of it in an editor's schema."""
+        return {
+            "type": "string",
+            "pattern": rf"^[A-Za-z]+( *\(.*\))? +on +({'|'.join(self.verbs)}) +\S.*$",
+            "examples": ["select on table billing.invoices", "update (status) on table billing.invoices"],
+        }
+
 
 # What people try first, and what they are told; the grammar has refused it already when this is looked at.
 _HINTS: tuple[tuple[str, str], ...] = (
@@ -50,27 +67,47 @@ class Privilege:
         return f"{self.verb}{columns} on {self.kind} {_spelled(self.schema)}.{_spelled(self.name)}"
 
 
-def parse(text: str) -> Privilege:
+def parse(text: str, grammar: Grammar) -> Privilege:
     """The privilege that `text` says.
 
     Raises: ValueError: with what to write instead.
     """
-    shape = _SHAPE.fullmatch(_folded(text.strip(" ")))
+    written = _spaced(text.strip(" "))
+    folded = _folded(written)
+    shape = _SHAPE.fullmatch(folded)
     if shape is None:
         raise ValueError(
             _hint(text) or "write it as `select on table schema.name` or `update (column) on table schema.name`"
         )
     verb, kind = shape["verb"], shape["kind"]
-    if verb not in _ALLOWED.get(kind, ()):
-        known = "; ".join(f"on a {kind}: {', '.join(verbs)}" for kind, verbs in _ALLOWED.items())
+    if verb not in grammar.verbs.get(kind, ()):
+        known = "; ".join(f"on a {kind}: {', '.join(verbs)}" for kind, verbs in grammar.verbs.items())
         raise ValueError(_hint(text) or f"there is no {verb} on {kind}, but {known}")
     columns = _columns(shape["columns"])
     if columns and (kind != "table" or verb not in _WITH_COLUMNS):
         raise ValueError(f"{verb} on a {kind} is never by column")
     schema, name = _plain(shape["schema"]), _plain(shape["name"])
-    if _SYSTEM.fullmatch(schema):
+    if grammar.system.fullmatch(schema):
         raise ValueError(f"{schema} belongs to the database itself: nobody is let into it")
+    if too_long := [part for part in (schema, name, *columns) if len(part) > grammar.longest]:
+        raise ValueError(f"{too_long[0]} is longer than the {grammar.longest} characters of a name")
+    named = [slice(*shape.span(part)) for part in ("columns", "schema", "name") if shape[part] is not None]
+    if not grammar.folds and any(written[part] != folded[part] for part in named):
+        raise ValueError('capitals in names count here: write such a name in double quotes, as in "Sales"."Orders"')
     return Privilege(verb=verb, columns=columns, kind=kind, schema=schema, name=name)
+
+
+def distinct(privileges: tuple[str, ...]) -> tuple[str, ...]:
+    """The same lines. Raises: ValueError: one of them twice."""
+    if len(set(privileges)) < len(privileges):
+        raise ValueError("a privilege is named twice")
+    return privileges
+
+
+def sentence(privilege: Privilege, verbs: Mapping[str, str], connection: str) -> str:
+    """What a privilege lets one do, for a reviewer; `verbs` are those of the grammar in plain words."""
+    columns = f"({', '.join(privilege.columns)}) of " if privilege.columns else ""
+    return f"may {verbs[privilege.verb]} {columns}{privilege.schema}.{privilege.name} in {connection}"
 
 
 def _hint(text: str) -> str | None:
@@ -86,10 +123,19 @@ def _columns(text: str | None) -> tuple[str, ...]:
     return tuple(sorted(columns))
 
 
+def _spaced(text: str) -> str:
+    """Single spaces, but not within quotes."""
+    return _unquoted(text, lambda part: re.sub(r" +", " ", part))
+
+
 def _folded(text: str) -> str:
-    """Lower case and single spaces, but not within quotes: so does SQL, and `Sales.Orders` is the table people mean."""
+    """Lower case, but not within quotes: so does SQL, and `Sales.Orders` is the table people mean."""
+    return _unquoted(text, str.lower)
+
+
+def _unquoted(text: str, change: Callable[[str], str]) -> str:
     parts = re.split(r'("[^"]*")', text)
-    return "".join(part if part.startswith('"') else re.sub(r" +", " ", part).lower() for part in parts)
+    return "".join(part if part.startswith('"') else change(part) for part in parts)
 
 
 def _plain(name: str) -> str:
@@ -98,17 +144,3 @@ def _plain(name: str) -> str:
 
 def _spelled(name: str) -> str:
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f'"{name}"'
-
-
-PrivilegeText = Annotated[
-    str,
-    AfterValidator(lambda text: str(parse(text))),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^[A-Za-z]+( *\(.*\))? +on +(table|sequence) +\S.*$",
-            "examples": ["select on table billing.invoices", "update (status) on table billing.invoices"],
-        }
-    ),
-]
-"""A privilege in a document: text, in its one spelling."""
