@@ -3,7 +3,7 @@
 With several processes on one listener each keeps its figures in a file of its own, and whoever is asked adds them up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -18,7 +18,7 @@ from typing_extensions import override
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import Grant, State
 from controlplane.model.orphan import OrphanKind
-from controlplane.ports import Clock, Store
+from controlplane.ports import Clock, Cursors, Store
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,7 +38,9 @@ _CALLS: Final = (
 class Metrics:
     """One for each process. Every label has a handful of values, known before anybody asks for anything (L13)."""
 
-    def __init__(self, *, clock: Clock, store: Store) -> None:
+    def __init__(
+        self, *, clock: Clock, store: Store, cursors: Cursors | None = None, sinks: Sequence[str] = ()
+    ) -> None:
         own = CollectorRegistry()
         self._requests = Histogram(
             "shorthold_http_request_seconds",
@@ -60,7 +62,7 @@ class Metrics:
         )
         self._shared = bool(getattr(ValueClass, "_multiprocess", False))
         self._own = own
-        self._store = _StoreFigures(clock, store)
+        self._store = _StoreFigures(clock, store, cursors, sinks)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -99,8 +101,8 @@ class Metrics:
 class _StoreFigures(Collector):
     """What the store knows when it is asked: open grants only, over their indexes."""
 
-    def __init__(self, clock: Clock, store: Store) -> None:
-        self._clock, self._store = clock, store
+    def __init__(self, clock: Clock, store: Store, cursors: Cursors | None, sinks: Sequence[str]) -> None:
+        self._clock, self._store, self._cursors, self._sinks = clock, store, cursors, sinks
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -137,3 +139,11 @@ class _StoreFigures(Collector):
         for kind in OrphanKind:
             orphans.add_metric([kind.value], there.count(kind))
         yield orphans
+        head = self._store.head()
+        behind = GaugeMetricFamily(
+            "shorthold_sink_behind_events", "Audit events that a sink was not told of yet.", labels=["sink"]
+        )
+        for sink in self._sinks:
+            cursor = None if self._cursors is None else self._cursors.at(sink)
+            behind.add_metric([sink], head.seq - cursor.seq if head is not None and cursor is not None else 0)
+        yield behind

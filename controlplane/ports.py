@@ -705,6 +705,22 @@ class Recorder(Protocol):
         ...
 
 
+class Spool(Protocol):
+    """Events that the store could not take, kept elsewhere in their order until it can. No method raises."""
+
+    def put(self, event: Event) -> None:
+        """Keep it, durably where that is possible; one of its kind about its grant that waits already is enough."""
+        ...
+
+    def waiting(self) -> Sequence[Event]:
+        """Those that are kept, oldest first."""
+        ...
+
+    def forget(self, event: Event) -> None:
+        """Let go of one that is in the store now. After a crash it may be offered again."""
+        ...
+
+
 class Meanwhile(Protocol):
     """Runs something beside the caller."""
 

@@ -69,6 +69,8 @@ class StoreSettings(_Section):
     """Where grants and the audit chain are kept, as an SQLAlchemy URL without a password."""
 
     url: str = "sqlite:///shorthold.db"
+    spool: Path | None = None
+    """The file for events of ends that the store cannot take; beside a SQLite store where it is not set."""
 
 
 class KeysSettings(_Section):
@@ -206,6 +208,14 @@ class Settings(BaseSettings):
         if len({sink.name for sink in self.sinks}) < len(self.sinks):
             raise ValueError("sinks: every sink needs a name of its own")
         return self
+
+    @property
+    def spool(self) -> Path:
+        """The file of what the store cannot take."""
+        if self.store.spool is not None:
+            return self.store.spool
+        kind, _, file = self.store.url.partition(":///")
+        return Path(f"{file}.spool") if kind == "sqlite" else Path("shorthold.spool")
 
     @property
     def policies_directory(self) -> Path:

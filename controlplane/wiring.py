@@ -33,6 +33,7 @@ from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
@@ -64,6 +65,7 @@ from controlplane.probers.postgresql import Address, PostgresqlProber, ProberLog
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.made import is_made
+from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.census import VaultCensus
@@ -121,6 +123,7 @@ class ControlPlane:
     metrics: Metrics
     access: Sequence[AccessRule]
     store: SqlStore
+    spool: FileSpool
     vault: VaultClient
     session: JwtSession
     skew: Skew
@@ -173,7 +176,9 @@ def wire(settings: Settings) -> ControlPlane:
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
     access = _access(settings)
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
-    store = open_store(settings.store.url, audit_key=_audit_key(settings))
+    chain_key = _audit_key(settings)
+    store = open_store(settings.store.url, audit_key=chain_key)
+    spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
     postgresql = PostgresqlProber(
@@ -190,7 +195,7 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
     )
-    metrics = Metrics(clock=clock, store=store)
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
     broker.transport.observe = metrics.vault_call
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
@@ -209,7 +214,7 @@ def wire(settings: Settings) -> ControlPlane:
         hold=_ROUND,
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
-    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, revoke=revoke, undo=undo)
+    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
     worker = Worker(
         store=store,
         clock=clock,
@@ -219,11 +224,14 @@ def wire(settings: Settings) -> ControlPlane:
         hold=settings.worker.hold,
         reconcile=reconcile if compare else None,
         every=compare or timedelta(0),
+        save_unsaved=SaveUnsaved(clock=clock, store=store, spool=spool),
+        end_unclaimed=EndUnclaimed(clock=clock, store=store, leases=leases),
         begin=EndUnvouched(
             clock=clock,
             record=record,
             store=store,
             leases=leases,
+            spool=spool,
             wake=lambda: None,  # the next tick finds them
             issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
         ),
@@ -281,6 +289,7 @@ def wire(settings: Settings) -> ControlPlane:
         policy=policy,
         access=lambda: access,
         leases=leases,
+        spool=spool,
         wake=worker.wake,
     )
     watch = Watch(
@@ -309,8 +318,8 @@ def wire(settings: Settings) -> ControlPlane:
             gate=request.gate,
         ),
         heartbeat=TakeHeartbeat(clock=clock, store=store, anew=anew),
-        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
-        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, wake=worker.wake),
+        finish=FinishGrant(clock=clock, record=record, store=store, leases=leases, spool=spool, wake=worker.wake),
+        finish_task=FinishTask(clock=clock, record=record, store=store, leases=leases, spool=spool, wake=worker.wake),
         show_task=ShowTask(store=store),
         watch=watch,
         approve=ApproveGrant(clock=clock, record=record, store=store, watch=watch),
@@ -345,6 +354,7 @@ def wire(settings: Settings) -> ControlPlane:
         metrics=metrics,
         access=access,
         store=store,
+        spool=spool,
         vault=broker,
         session=session,
         skew=skew,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from controlplane.audit.chain import is_sealed
@@ -13,7 +13,7 @@ from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.grant import State
 from controlplane.model.plan import Layout
-from controlplane.ports import Clock
+from controlplane.ports import Clock, Cursors, Spool
 from controlplane.settings import Settings
 from controlplane.sync.plan import PlanSync
 from controlplane.sync.review import review
@@ -49,6 +49,7 @@ class Doctor:
             ("targets", self._targets),
             ("revocations", self._revocations),
             ("orphans", self._orphans),
+            ("sinks", self._sinks),
         )
 
     def _settings(self) -> Iterable[Finding]:
@@ -125,6 +126,7 @@ class Doctor:
         with self.plane.store.writer.begin():  # BEGIN IMMEDIATE on SQLite: it says no where nobody may write
             pass
         yield sound("store", f"writable, sealed up to audit record {head.seq}")
+        yield from unsaved(self.plane.spool)
 
     def _restore(self) -> Iterable[Finding]:
         compared = self.plane.epochs.compare()
@@ -208,6 +210,34 @@ class Doctor:
             )
         if not found:
             yield sound("orphans", "none")
+
+    def _sinks(self) -> Iterable[Finding]:
+        head, names = self.plane.store.head(), [sink.name for sink in self.settings.sinks]
+        late = list(behind(self.plane.store.cursors, names, 0 if head is None else head.seq, now=self.clock.now()))
+        yield from late or [sound("sinks", f"{len(names)} told of every event" if names else "none configured")]
+
+
+def unsaved(spool: Spool) -> Iterator[Finding]:
+    """Ends that a store could not take: a running control plane saves them within a second."""
+    if waiting := spool.waiting():
+        yield advice(
+            "store",
+            f"{len(waiting)} ends of grants wait in the spool, the oldest since {waiting[0].at:%Y-%m-%dT%H:%M:%SZ}",
+            "Run `shorthold serve`: it saves them. If it runs, its log says why the store takes nothing.",
+        )
+
+
+def behind(cursors: Cursors, sinks: Sequence[str], head: int, *, now: datetime) -> Iterator[Finding]:
+    """Sinks that take nothing just now."""
+    for name in sinks:
+        cursor = cursors.at(name)
+        if cursor is not None and cursor.attempts and cursor.seq < head:
+            again = max(cursor.due_at - now, timedelta(0))
+            yield advice(
+                "sinks",
+                f"{name}: {head - cursor.seq} events wait, after {cursor.attempts} tries; again in {_span(again)}",
+                "See that it can be reached and takes what it is told; the server's log says what it answered.",
+            )
 
 
 def broker_power(layout: Layout) -> Mapping[str, Sequence[str]]:

@@ -27,10 +27,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
-from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Store, Transaction, Wake
-
-_ENDS_NOTHING = BUDGETS | {"parent-ends-too-soon"}
-"""What keeps a new grant from being made, and ends none; with its parent, a part ends by itself."""
+from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Spool, Store, Transaction, Wake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +67,7 @@ class DecideAnew:
     policy: Policy
     access: Access
     leases: Leases
+    spool: Spool
     wake: Wake
 
     def own(self, who: VerifiedClaims, id: GrantId) -> Grant:
@@ -115,7 +113,7 @@ class DecideAnew:
         )
         decision = decide(entitlement, who, asked, situation, known.rule)
         noes = decision.reasons if isinstance(decision, Deny) else ()
-        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in _ENDS_NOTHING]
+        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in BUDGETS]
         if known.compiled is not None and known.compiled.entitlement.admits(who):  # nobody else learns of a change
             changed += self._otherwise(known, known.compiled)
         refused = refusal(f"a later end of {grant.id}", decision) if noes and not changed else None
@@ -137,8 +135,9 @@ class DecideAnew:
         ended = grant.after(Step.END, why=Why.CONTEXT_CHANGED, revoking_at=now, due_at=now)
         detail = ", ".join(why.code for why in found.changed)
         facts = {**told(found.asked, who, found.changed), "why": Why.CONTEXT_CHANGED, "detail": detail}
-        with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
-            tx.save(ended, self.record(Kind.GRANT_ENDED, grant.id, **facts))
+        event = self.record(Kind.GRANT_ENDED, grant.id, **facts)
+        with ending_all_the_same(self.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ended, event)
         self.wake()
         return ContextChangedError(f"grant {grant.id} has ended: it would not be granted now", reasons=found.changed)
 

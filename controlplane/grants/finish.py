@@ -8,7 +8,7 @@ from controlplane.model.errors import LostRaceError, NotFoundError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Step, Why
 from controlplane.model.identity import VerifiedClaims
-from controlplane.ports import Clock, Leases, Recorder, Store, Wake
+from controlplane.ports import Clock, Leases, Recorder, Spool, Store, Wake
 
 _TRIES = 5
 
@@ -21,6 +21,7 @@ class FinishGrant:
     record: Recorder
     store: Store
     leases: Leases
+    spool: Spool
     wake: Wake
 
     def __call__(self, who: VerifiedClaims, id: GrantId, why: Why) -> Grant:
@@ -29,7 +30,7 @@ class FinishGrant:
         Raises:
             NotFoundError: no such grant of this workload.
             LostRaceError: it keeps moving; ask again.
-            StoreUnavailableError: it is not on disk; Vault was asked to revoke all the same.
+            StoreUnavailableError: it is not in the store; Vault was asked to revoke all the same, and the spool has it.
         """
         for left in reversed(range(_TRIES)):
             grant = self.store.grant(id)
@@ -46,8 +47,9 @@ class FinishGrant:
         if (step := ending(grant, why, at=self.clock.now())) is None:
             return grant
         ended, kind = step
-        with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
-            tx.save(ended, self.record(kind, grant.id, why=why))
+        event = self.record(kind, grant.id, why=why)
+        with ending_all_the_same(self.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ended, event)
         self.wake()
         return ended
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from controlplane.grants.finish import ending
 from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import NotFoundError
-from controlplane.model.event import Kind
+from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.task import Task
-from controlplane.ports import Clock, Leases, Recorder, Store, Transaction, Wake
+from controlplane.ports import Clock, Leases, Recorder, Spool, Store, Transaction, Wake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class FinishTask:
     record: Recorder
     store: Store
     leases: Leases
+    spool: Spool
     wake: Wake
 
     def __call__(self, who: VerifiedClaims, id: TaskId, why: Why) -> FinishedTask:
@@ -43,7 +44,8 @@ class FinishTask:
             raise NotFoundError(f"this workload has no task {id}")
         with ExitStack() as unsaved:
             for grant in self.store.open_in_tree(who.workload, id):
-                unsaved.enter_context(ending_all_the_same(self.leases, grant))
+                event = self._ended(Kind.GRANT_ENDED, grant, id, why)
+                unsaved.enter_context(ending_all_the_same(self.leases, self.spool, grant, event))
             with self.store.transaction() as tx:
                 task = self._finish(tx, who, line[0], why)
                 grants = tuple(self._end(tx, grant, id, why) for grant in tx.open_in_tree(who.workload, id))
@@ -55,9 +57,15 @@ class FinishTask:
         return tx.finish_task(task, told, at=self.clock.now(), why=why)
 
     def _end(self, tx: Transaction, grant: Grant, id: TaskId, why: Why) -> Grant:
-        because = why if grant.task == id else Why.PARENT_ENDED
-        if (step := ending(grant, because, at=self.clock.now())) is None:
+        if (step := ending(grant, _because(grant, id, why), at=self.clock.now())) is None:
             return grant
         ended, kind = step
-        tx.save(ended, self.record(kind, grant.id, why=because, finished=id))
+        tx.save(ended, self._ended(kind, grant, id, why))
         return ended
+
+    def _ended(self, kind: Kind, grant: Grant, id: TaskId, why: Why) -> Event:
+        return self.record(kind, grant.id, why=_because(grant, id, why), finished=id)
+
+
+def _because(grant: Grant, id: TaskId, why: Why) -> Why:
+    return why if grant.task == id else Why.PARENT_ENDED

@@ -12,7 +12,7 @@ from controlplane.grants.context import Broken, Held
 from controlplane.model.decision import Decides, Reason
 from controlplane.model.entitlement import Entitlement
 from controlplane.model.errors import LostRaceError
-from controlplane.model.grant import Grant, Revision, TaskId
+from controlplane.model.grant import Grant, Revision, State, TaskId
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.request import GrantRequest
 from controlplane.model.task import DEEPEST, Line, Task
@@ -33,7 +33,8 @@ def look(
         return Line(task=task, above=tuple(above))
     only = None if collecting is None else collecting.under
     cover = tx.cover(who.workload, parent, asked.entitlement, revision, only=only)
-    return Line(task=task, above=tuple(above), cover=cover)
+    in_use = collecting is not None and collecting.state is State.ACTIVE
+    return Line(task=task, above=tuple(above), cover=cover, in_use=in_use)
 
 
 def begin(tx: Transaction, who: VerifiedClaims, asked: GrantRequest, line: Line, *, at: datetime) -> None:
@@ -83,7 +84,7 @@ def beyond(
             detail=f"task {parent} has no active grant of {entitlement.name} as it reads now, and a part of it never "
             "gets more than it has: ask for it as a task of its own",
         )
-    elif line.cover.expires_at - at < least:
+    elif not line.in_use and line.cover.expires_at - at < least:
         yield Reason(
             decision=Decides.SCOPE,
             code="parent-ends-too-soon",

@@ -13,7 +13,7 @@ from controlplane.grants.unsaved import ending_all_the_same
 from controlplane.model.errors import LostRaceError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step, Why
-from controlplane.ports import Clock, Logins, Recorder, Store
+from controlplane.ports import Clock, Logins, Recorder, Spool, Store
 
 _TRIES = 5
 _ROUNDING = timedelta(seconds=1)
@@ -28,6 +28,7 @@ class ReapGrant:
     record: Recorder
     store: Store
     logins: Logins
+    spool: Spool
     revoke: RevokeGrant
     undo: UndoRenewal
 
@@ -89,7 +90,7 @@ class ReapGrant:
         return self.clock.now() + (early if early > _ROUNDING else timedelta(0))
 
     def _revoke(self, grant: Grant) -> Grant:
-        with ending_all_the_same(self.revoke.leases, grant):
+        with ending_all_the_same(self.revoke.leases, self.spool, grant):
             self._end_below(grant)
         return self.revoke(grant)
 
@@ -108,6 +109,7 @@ class ReapGrant:
         if (step := ending(grant, why, at=self.clock.now())) is None:
             return grant
         ended, kind = step
-        with ending_all_the_same(self.revoke.leases, grant), self.store.transaction() as tx:
-            tx.save(ended, self.record(kind, grant.id, why=why))
+        event = self.record(kind, grant.id, why=why)
+        with ending_all_the_same(self.revoke.leases, self.spool, grant, event), self.store.transaction() as tx:
+            tx.save(ended, event)
         return ended

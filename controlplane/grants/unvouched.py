@@ -7,7 +7,7 @@ from controlplane.model.errors import LostRaceError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Step, Why
 from controlplane.model.identity import IssuerName
-from controlplane.ports import Clock, Leases, Recorder, Store, Wake
+from controlplane.ports import Clock, Leases, Recorder, Spool, Store, Wake
 
 _PAGE = 1000
 
@@ -20,6 +20,7 @@ class EndUnvouched:
     record: Recorder
     store: Store
     leases: Leases
+    spool: Spool
     wake: Wake
     issuers: frozenset[IssuerName]
 
@@ -42,7 +43,7 @@ class EndUnvouched:
         ending = grant.after(Step.END, why=Why.CONTEXT_CHANGED, revoking_at=now, due_at=now)
         event = self.record(Kind.GRANT_ENDED, grant.id, why=Why.CONTEXT_CHANGED, detail=detail)
         try:
-            with ending_all_the_same(self.leases, grant), self.store.transaction() as tx:
+            with ending_all_the_same(self.leases, self.spool, grant, event), self.store.transaction() as tx:
                 tx.save(ending, event)
         except LostRaceError:
             return False  # somebody else has just moved it; a beat cannot have: its issuer proves nobody

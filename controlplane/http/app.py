@@ -71,7 +71,8 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, renewals, tasks, approvals, reviews, entitlements, freezes, audit, health, metrics):
+    parts = (grants, renewals, tasks, approvals, reviews, entitlements, freezes, audit, health, metrics)
+    for part in parts:
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

@@ -31,8 +31,8 @@ class Situation:
     None where nothing was counted; `open_reviews` are the caller's grants whose break-glass nobody has reviewed yet,
     None where nobody looked. A condition on what is None does not hold. `freezes` are all that are active. `waiting`
     are the workload's grants, of any entitlement, that wait for people; counted only where people must agree. `line`
-    is the place of the task that is asked for, None where nobody looked. `renewing`: it is asked whether a grant may
-    live longer, and not whether it is made.
+    is the place of the task that is asked for, None where nobody looked.
+    `renewing`: it is asked whether a grant may live longer, and not whether it is made.
     """
 
     at: datetime
@@ -42,5 +42,5 @@ class Situation:
     waiting: int = 0
     freezes: tuple[Freeze, ...] = ()
     open_reviews: tuple[GrantId, ...] | None = None
-    renewing: bool = False
     line: Line | None = None
+    renewing: bool = False

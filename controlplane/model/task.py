@@ -33,9 +33,10 @@ class Line:
     """A task in its place. `task` is None where it has not begun yet; `above` are its parent, that one's, and so on.
 
     `cover` is the grant of its parent that one of it would hang from: active, of the same entitlement, as it reads
-    now. None where there is none, or no parent.
+    now. None where there is none, or no parent. `in_use`: it is asked whether a grant of it may go on, not begin.
     """
 
     task: Task | None
     above: tuple[Task, ...] = ()
     cover: Grant | None = None
+    in_use: bool = False

@@ -38,6 +38,8 @@ class Fault:
     """What is answered instead of the server's own answer."""
     twice: bool = False
     """Whether the server gets it a second time, as from a proxy that tries again by itself."""
+    half: bool = False
+    """Whether half of the answer arrives, and then the connection ends."""
     _arrived: threading.Event = field(default_factory=threading.Event)
     _decided: threading.Event = field(default_factory=threading.Event)
     _cut: bool = False
@@ -94,6 +96,19 @@ class FaultProxy:
         with self._lock:
             self._faults.append(fault)
 
+    def halve(self, path: str) -> None:
+        """Let the next request for `path` have its effect, and half of its answer arrive."""
+        fault = Fault(path, When.AFTER, half=True)
+        fault.release()
+        with self._lock:
+            self._faults.append(fault)
+
+    def calm(self) -> None:
+        """Forget every fault that has met nobody yet, and pass everything on."""
+        self.status = None
+        with self._lock:
+            self._faults.clear()
+
     def answer_only(self, status: int | None) -> None:
         """Answer everything with `status` and pass nothing on, until told None."""
         self.status = status
@@ -145,6 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if fault is not None and fault.half:
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+            return
         self.wfile.write(content)
 
     def __getattr__(self, name: str) -> Callable[[], None]:

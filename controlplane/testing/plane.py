@@ -5,7 +5,7 @@
 
 import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -36,6 +36,7 @@ from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
 from controlplane.grants.undo import UndoRenewal
+from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
@@ -47,6 +48,7 @@ from controlplane.keys.files import generate
 from controlplane.metrics import Metrics
 from controlplane.model.access import AccessRule, Role
 from controlplane.model.canonical import JsonObject
+from controlplane.model.errors import StoreUnavailableError
 from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant, GrantId, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
@@ -61,6 +63,7 @@ from controlplane.testing.ids import CountingIds
 from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
+from controlplane.testing.spool import FakeSpool
 from controlplane.testing.store import FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.outbox import Outbox
@@ -124,7 +127,7 @@ class FakePlane:
         self.clock, self.ids = clock or FakeClock(), ids or CountingIds()
         self.journal = Journal()
         self.vault = vault or FakeVault(LAYOUT, self.clock)
-        self.store = store or FakeStore()
+        self.store, self.spool = store or FakeStore(), FakeSpool()
         self.issuer = FakeIssuer(name="dev", clock=self.clock)
         self.entitlements = _Entitlements({})
         self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
@@ -132,8 +135,7 @@ class FakePlane:
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)
         self._tokens = itertools.count(1)
-        self.task_key, self.task_key_pem = _KEY.jwk, _KEY.public_pem
-        self.receipt_keys = [_RECEIPT_KEY.jwk]
+        self.task_key, self.task_key_pem, self.receipt_keys = _KEY.jwk, _KEY.public_pem, [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
         self.monitoring: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"),)
@@ -202,6 +204,7 @@ class FakePlane:
             policy=self.policy,
             access=lambda: self.access,
             leases=leases,
+            spool=self.spool,
             wake=self._wake,
         )
         self.heartbeat = TakeHeartbeat(clock=self.clock, store=store_, anew=anew)
@@ -221,12 +224,18 @@ class FakePlane:
             record=record,
             store=store_,
             leases=leases,
+            spool=self.spool,
             wake=self._wake,
             issuers=frozenset({self.issuer.name}),
         )
-        self.finish = FinishGrant(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
-        self.finish_task = FinishTask(clock=self.clock, record=record, store=store_, leases=leases, wake=self._wake)
+        self.finish = FinishGrant(
+            clock=self.clock, record=record, store=store_, leases=leases, spool=self.spool, wake=self._wake
+        )
+        self.finish_task = FinishTask(
+            clock=self.clock, record=record, store=store_, leases=leases, spool=self.spool, wake=self._wake
+        )
         self.show_task = ShowTask(store=store_)
+        self.save_unsaved = SaveUnsaved(clock=self.clock, store=store_, spool=self.spool)
         self.watch = Watch(
             clock=self.clock,
             record=record,
@@ -266,9 +275,14 @@ class FakePlane:
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
         )
-        undo = UndoRenewal(clock=self.clock, record=record, store=store_, leases=leases)
         self.reap = ReapGrant(
-            clock=self.clock, record=record, store=store_, logins=logins, revoke=self.revoke, undo=undo
+            clock=self.clock,
+            record=record,
+            store=store_,
+            logins=logins,
+            spool=self.spool,
+            revoke=self.revoke,
+            undo=UndoRenewal(clock=self.clock, record=record, store=store_, leases=leases),
         )
         self.reconcile = Reconcile(
             clock=self.clock,
@@ -334,6 +348,8 @@ class FakePlane:
 
     def work(self) -> None:
         """What the worker does at this instant, in this thread."""
+        with suppress(StoreUnavailableError):
+            self.save_unsaved()
         now, hold = self.clock.now(), timedelta(seconds=60)
         first = self.store.claim_due(now, limit=_MANY, hold=hold)
         again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)

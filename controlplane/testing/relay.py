@@ -1,11 +1,12 @@
-"""A TCP relay on loopback that can keep answers back: what a server has done, and nobody has been told.
+"""A TCP relay on loopback that can keep answers back, halve them, be late, and break.
 
 `hold` makes the rare instants of a crash certain: the transaction is committed, and whoever asked for it can be killed
-before it knows.
+before it knows: what a server has done, and nobody has been told.
 """
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,9 +27,9 @@ class Held:
     _answered: threading.Event = field(default_factory=threading.Event)
     _released: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self) -> None:
+    def wait(self, patience: float = _PATIENCE) -> None:
         """Until the server has done its work and its answer is held. Raises: TimeoutError: nobody sent it."""
-        if not self._answered.wait(_PATIENCE):
+        if not self._answered.wait(patience):
             raise TimeoutError(f"nobody sent {self.after!r}")
 
     def release(self) -> None:
@@ -46,11 +47,14 @@ class Relay:
 
     def __init__(self, upstream: Upstream, port: int) -> None:
         self.port = port
+        self.lag = 0.0
+        """Seconds by which whatever is sent or answered is late."""
         self._upstream = upstream
         self._lock = threading.Lock()
         self._awaited: list[Held] = []
         self._all: list[Held] = []
         self._lines: set[socket.socket] = set()
+        self._clips = False
 
     def hold(self, after: bytes) -> Held:
         """Keep back what is answered to `after`, once."""
@@ -69,14 +73,29 @@ class Relay:
                 return
             threading.Thread(target=self._join, args=(client,), daemon=True).start()
 
-    def close(self) -> None:
-        """Release what is held and break every connection."""
-        for held in self._all:
-            held.release()
+    def clip(self) -> None:
+        """Let half of the next answer through, whoever's it is, and break its connection."""
+        self._clips = True
+
+    def sever(self) -> None:
+        """Break every connection, also amid an answer. New ones are taken."""
         with self._lock:
             lines = list(self._lines)
         for line in lines:
             _shut(line)
+
+    def calm(self) -> None:
+        """Release what is held, and misbehave no more."""
+        self.lag, self._clips = 0.0, False
+        with self._lock:
+            self._awaited.clear()
+        for held in self._all:
+            held.release()
+
+    def close(self) -> None:
+        """Release what is held and break every connection."""
+        self.calm()
+        self.sever()
 
     def _join(self, client: socket.socket) -> None:
         port = self._upstream()
@@ -103,6 +122,11 @@ class Relay:
                 while more := server.recv(_CHUNK):
                     for held in found:
                         held.keep()
+                    time.sleep(self.lag)
+                    if self._clips:
+                        self._clips = False
+                        client.sendall(more[: len(more) // 2])
+                        break
                     client.sendall(more)
             _shut(client)
 
@@ -111,6 +135,7 @@ class Relay:
         with suppress(OSError):
             while more := client.recv(_CHUNK):
                 found.extend(self._found(more))
+                time.sleep(self.lag)
                 server.sendall(more)
         _shut(server)
         back.join()

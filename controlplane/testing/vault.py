@@ -108,6 +108,15 @@ class FakeVault:
             token = state.tokens[accessor]
             state.tokens[accessor] = replace(token, facts=replace(token.facts, num_uses=-1))
 
+    def lose_lease(self) -> tuple[Accessor | None, str]:
+        """Forget the lease that was made last, and leave its user: the token it hung from, and the user.
+
+        What a crash leaves that comes after the target made a user and before the lease is written.
+        """
+        with self._state as state:
+            lease = state.leases.pop(next(reversed(state.leases)))
+            return lease.token, lease.principal
+
     def plant_lease(self, path: str, principal: str, ttl: timedelta) -> LeaseId:
         """A lease that no token of ours knows, as a read that lost a race leaves behind."""
         with self._state as state:
@@ -119,6 +128,11 @@ class FakeVault:
             accessor = state.holder(token).facts.accessor
             del state.tokens[accessor]
             return state.wrapped.pop(accessor)
+
+    @property
+    def clock(self) -> Clock:
+        """By which everything here ends."""
+        return self._state.clock
 
     @property
     def tokens(self) -> Sequence[Accessor]:

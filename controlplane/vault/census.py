@@ -6,6 +6,7 @@ broker may write nothing of it but its metadata (docs/adr/0017-epoch-in-an-entit
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +21,8 @@ from controlplane.vault.logins import BEING_MADE, VaultLogins
 
 LOOKS: Final = 1_000
 """Tokens that one survey looks at: about a second's work for Vault."""
+ABSENT_LOOKS: Final = 12
+"""Rounds after which an accessor without a token is left alone."""
 
 _ISSUED_AT: Final = {"database": "creds", "pki": "issue"}
 _DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -53,6 +56,7 @@ class VaultCensus:
     ) -> None:
         self._layout, self._broker, self._logins, self._looks, self._pause = layout, broker, logins, looks, pause
         self._others: frozenset[Accessor] = frozenset()
+        self._absent: Counter[Accessor] = Counter()
         self._last = Accessor("")
 
     def survey(self, known: Callable[[Sequence[Accessor]], frozenset[Accessor]]) -> Surveyed:
@@ -68,13 +72,22 @@ class VaultCensus:
         unknown -= known([*unknown])
         found: list[TokenFacts] = []
         for accessor in self._turn(unknown):
-            token = self._logins.task_token(accessor)
-            if token is None or token.num_uses < 0:
-                others |= {accessor}  # somebody else's, or gone, or a zombie: it stays what it is
-            else:
+            there, token = self._logins.looked_up(accessor)
+            if token is not None and token.num_uses >= 0:
                 found.append(token)
+            elif there or self._stays_absent(accessor):
+                others |= {accessor}  # somebody else's, or a zombie, or gone: it stays what it is
         self._others = others
+        self._absent = Counter({accessor: looks for accessor, looks in self._absent.items() if accessor in listed})
         return Surveyed(listed=listed, tokens=found)
+
+    def _stays_absent(self, accessor: Accessor) -> bool:
+        """Whether no token was behind it so often that its login broke off; until then it may still come to its end.
+
+        Vault lists an accessor before its token is on disk: a server that is stopped or slow there may take its time.
+        """
+        self._absent[accessor] += 1
+        return self._absent[accessor] >= ABSENT_LOOKS
 
     def places(self) -> Sequence[str]:
         """Every path of ours under which a lease hangs; the prober's own are none of an entitlement's."""

@@ -72,8 +72,13 @@ class VaultLogins:
 
         Never ask this of an accessor that was listed just now: see `accessors_of`.
         """
+        return self.looked_up(accessor)[1]
+
+    def looked_up(self, accessor: Accessor) -> tuple[bool, TokenFacts | None]:
+        """Whether Vault knows a token behind the accessor at all, and what it is if a task logged in to it."""
         token = self._look_up(accessor)
-        return None if token is None or token.path != f"auth/{self._mount}/login" else token.facts()
+        ours = token is not None and token.path == f"auth/{self._mount}/login"
+        return token is not None, token.facts() if token is not None and ours else None
 
     def read(self, token: Secret, ask: Ask) -> Response:
         """Make one credential with the task's token."""

@@ -44,21 +44,29 @@ class Worker:
         hold: timedelta,
         reconcile: Callable[[], object] | None = None,
         every: timedelta = timedelta(seconds=10),
+        save_unsaved: Callable[[], bool] | None = None,
+        end_unclaimed: Callable[[], object] | None = None,
         begin: Callable[[], object] | None = None,
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
+        self._save_unsaved, self._end_unclaimed = save_unsaved, end_unclaimed
         self._unbegun = begin
         self._stopping = threading.Event()
-        first, again = (_Lane(store, clock, reap, threads=threads, hold=hold, again=again) for again in (False, True))
+        first, again = (
+            _Lane(store, clock, reap, threads=threads, hold=hold, again=again, cannot=self._cannot_claim)
+            for again in (False, True)
+        )
         self._first, self._lanes = first, (first, again)
         # In memory only: a persistent job store would run every job once per replica (APScheduler docs, FAQ).
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = cast("_Scheduler", BackgroundScheduler(job_defaults=defaults, timezone="UTC"))
 
     def start(self) -> None:
-        """Begin; what became due while nobody ran comes first."""
+        """Begin; what became due while nobody ran comes first, and before that what could not be saved then."""
+        self._catch_up()
         self._scheduler.add_job(self._look, "interval", seconds=self._tick.total_seconds())
+        self._scheduler.add_job(self._catch_up, "interval", seconds=self._tick.total_seconds())
         self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
         if self._unbegun is not None:
             self._scheduler.add_job(self._begin, "interval", seconds=self._tick.total_seconds())
@@ -100,6 +108,25 @@ class Worker:
         except ControlPlaneError as error:
             log.warning("worker_cannot_reconcile", code=error.code, detail=error.detail)
 
+    def _catch_up(self) -> None:
+        """Save what the store could not take when it happened."""
+        if self._save_unsaved is None or self._stopping.is_set():
+            return
+        try:
+            if self._save_unsaved():
+                self.wake()
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_save_yet", code=error.code, detail=error.detail)
+
+    def _cannot_claim(self) -> None:
+        """Have Vault end what is due all the same."""
+        if self._end_unclaimed is None:
+            return
+        try:
+            self._end_unclaimed()
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_end_unclaimed", code=error.code, detail=error.detail)
+
     def forget(self) -> None:
         """Let spent tokens go that nobody takes any more. It runs by itself once a minute."""
         try:
@@ -117,9 +144,18 @@ class _Lane:
     """One dispatcher that claims, and the threads that work on what it claimed."""
 
     def __init__(
-        self, store: Store, clock: Clock, reap: Callable[[Grant], Grant], *, threads: int, hold: timedelta, again: bool
+        self,
+        store: Store,
+        clock: Clock,
+        reap: Callable[[Grant], Grant],
+        *,
+        threads: int,
+        hold: timedelta,
+        again: bool,
+        cannot: Callable[[], None],
     ) -> None:
         self._store, self._clock, self._reap, self._hold, self._again = store, clock, reap, hold, again
+        self._cannot = cannot
         name = "shorthold-again" if again else "shorthold-first"
         self._due = threading.Event()
         self._stopping = threading.Event()
@@ -153,6 +189,8 @@ class _Lane:
                     pass
             except ControlPlaneError as error:
                 log.warning("worker_cannot_claim", code=error.code, detail=error.detail)
+                if not self._again:
+                    self._cannot()
             except Exception:
                 log.exception("worker_cannot_claim")  # whatever it was, the next tick tries again
 

@@ -35,6 +35,12 @@ class Databases:
         self._do("CREATE DATABASE {} TEMPLATE {}", name, self._pattern)
         return name
 
+    def make_empty(self) -> str:
+        """One that no release has seen."""
+        name = f"store_{secrets.token_hex(6)}"
+        self._do("CREATE DATABASE {}", name)
+        return name
+
     def drop(self, name: str | None = None) -> None:
         self._do("DROP DATABASE {} WITH (FORCE)", name or self._pattern)
 
@@ -89,5 +95,13 @@ def store(replicas: Callable[[], Store]) -> Store:
 def url(databases: Databases) -> Iterator[str]:
     """A database on PostgreSQL, of the test's own."""
     name = databases.make()
+    yield databases.url(name)
+    databases.drop(name)
+
+
+@pytest.fixture
+def empty_url(databases: Databases) -> Iterator[str]:
+    """A database on PostgreSQL that no release has seen."""
+    name = databases.make_empty()
     yield databases.url(name)
     databases.drop(name)

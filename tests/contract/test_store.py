@@ -1,19 +1,25 @@
 """What every store keeps to: the one in memory, SQLite on a file, PostgreSQL."""
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from itertools import product
+from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert, inspect, make_url
 
-from controlplane.audit.chain import Broken, Checkpoint, Fault, Intact, verify
+import controlplane.stores
+from controlplane.audit.chain import GENESIS, Broken, Checkpoint, Fault, Intact, seal_head, verify
 from controlplane.audit.verify import verify_trail
 from controlplane.model.approval import Approver, Denial, GivenApproval, Narrowing
 from controlplane.model.errors import (
@@ -24,14 +30,16 @@ from controlplane.model.errors import (
     TokenReplayedError,
 )
 from controlplane.model.event import Kind
-from controlplane.model.grant import INITIAL, Grant, GrantId, State, Step, TaskId, Why
+from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, State, Step, TaskId, Why
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
 from controlplane.model.situation import Usage
 from controlplane.ports import Store
-from controlplane.stores.schema import metadata
+from controlplane.stores.rows import grant_row, lease_row
+from controlplane.stores.schema import audit_head, grants, leases, metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.trail import open_trail
+from controlplane.stores.upgrade import LATEST
 from controlplane.testing.clock import START
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant, sample_lease
 
@@ -901,6 +909,104 @@ def test_on_postgresql_the_versions_make_the_tables_that_the_code_knows(url: str
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("released", [f"{number:04}" for number in range(1, int(LATEST))])
+def test_on_postgresql_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
+    empty_url: str, released: str
+) -> None:
+    url = empty_url
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(controlplane.stores.__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, released)
+        head = seal_head(AUDIT_KEY, GENESIS.seq, GENESIS.mac)
+        connection.execute(insert(audit_head).values(place=1, seq=head.seq, mac=head.mac, seal=head.seal))
+        then = {column["name"] for column in inspect(connection).get_columns("grants")}
+        row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
+        connection.execute(grants.insert().values(**row))
+        connection.execute(leases.insert().values(**lease_row(sample_grant().id, sample_lease())))
+    engine.dispose()
+    with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
+        assert store.grant(sample_grant().id) == sample_grant()
+        assert store.leases(sample_grant().id) == [sample_lease()]
+        last = life(sample_grant())[-1]
+        for step in life(sample_grant()):
+            save(store, step)
+        assert store.grant(last.id) == last
+        add(store, sample_grant(2))
+        assert chain(store).records == 1
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.servers
+def test_on_postgresql_the_database_knows_the_moves_of_the_model_and_makes_no_other(url: str) -> None:
+    """Against raw SQL, without our code before it; `unit/test_grant_transitions.py` does the same on SQLite."""
+    moves = {(before, after) for (before, _), after in TRANSITIONS.items()}
+    with psycopg.connect(url) as owner:
+        rows = owner.execute("SELECT before, after FROM grant_transitions").fetchall()
+        assert {(State(before), State(after)) for before, after in rows} == moves
+        for state in State:
+            assert _takes(owner, "INSERT", _INSERT, state) == (state in INITIAL), state
+        for before, after in product(State, State):
+            with owner.transaction(force_rollback=True):
+                first, *rest = _way(before, moves)
+                owner.execute(_INSERT, {"state": first})
+                for state in rest:
+                    owner.execute(_PUT, _standing(state))
+                legal = (before, after) in moves or (before is after and before not in TERMINAL)
+                assert _takes(owner, "UPDATE", _PUT, after) == legal, (before, after)
+        with owner.transaction(force_rollback=True):
+            owner.execute(_INSERT, {"state": State.PENDING})
+            with pytest.raises(psycopg.errors.CheckViolation, match="a_grant_is_never_deleted"), owner.transaction():
+                owner.execute("DELETE FROM grants")
+
+
+_INSERT: LiteralString = """
+INSERT INTO grants (id, state, version, entitlement, revision, issuer, subject, workload, task, intent, reason, ttl,
+                    request_digest, paths, requested_at, expires_at, attempts)
+VALUES ('gr_1', %(state)s, 1, 'e', 'r', 'i', 's', 'w', 't', 'i', '', 1, '', '[]', now(), now(), 0)
+"""
+_PUT: LiteralString = """
+UPDATE grants SET state = %(state)s, due_at = %(due_at)s, accessor = 'acc', issued_at = %(at)s, why = 'completed',
+                  revoking_at = %(at)s, revoked_at = %(revoked_at)s, receipt = %(receipt)s
+"""
+
+
+def _standing(state: State) -> dict[str, object]:
+    """What every other constraint wants of a grant in that state: only the move itself is left to refuse."""
+    gone = state is State.REVOKED
+    due_at = None if state in TERMINAL else START
+    return {"state": state, "at": START, "due_at": due_at, "revoked_at": START if gone else None,
+            "receipt": "{}" if gone else None}  # fmt: skip
+
+
+def _takes(owner: psycopg.Connection, verb: str, statement: LiteralString, state: State) -> bool:
+    refused = {"INSERT": "a_grant_begins", "UPDATE": "a_grant_moves_along|a_tombstone_never_changes"}[verb]
+    try:
+        with owner.transaction(force_rollback=True):
+            owner.execute(statement, _standing(state))
+    except psycopg.errors.CheckViolation as error:
+        if re.match(refused, error.diag.constraint_name or "") is None:
+            raise  # something else was wrong with it
+        return False
+    return True
+
+
+def _way(goal: State, moves: set[tuple[State, State]]) -> list[State]:
+    ways = [[state] for state in sorted(INITIAL)]
+    while True:
+        way = ways.pop(0)
+        if way[-1] is goal:
+            return way
+        ways += [[*way, after] for before, after in sorted(moves) if before is way[-1] and after not in way]
 
 
 @pytest.mark.servers

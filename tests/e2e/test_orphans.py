@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from controlplane.dev.configuration import configuration_file
+from controlplane.dev.openbao import bao_binary
 from controlplane.dev.stack import LAYOUT, Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
@@ -25,10 +26,11 @@ from controlplane.model.errors import ControlPlaneError
 from controlplane.model.lease import Ask, TaskToken
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
+from controlplane.settings import bao_program
 from controlplane.testing.served import Witness, witness
 from controlplane.vault.logins import VaultLogins
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
 QUICK = {"SHORTHOLD_WORKER__RECONCILE": "2s"}
@@ -130,6 +132,28 @@ def test_g12_a_second_login_under_a_grant_is_ended_with_what_it_read_within_15_s
     assert agent.finish(grant["id"], wait="30s")["grant"]["state"] == "revoked"
 
 
+def test_a_token_that_somebody_made_with_our_stolen_key_is_ended_with_what_it_read_and_told_aloud(
+    own: Stack, seer: Witness, agent: Shorthold
+) -> None:
+    """No grant knows it, and nobody ever asked for one."""
+    known = agent.request(WISH)["grant"]
+    made_up = {**known, "id": "gr_" + "z" * 24}
+    before = set(seer.users())
+    token = replay(own, seer, made_up)
+    VaultLogins(LAYOUT, seer.vault).read(
+        token.token, Ask(path=f"database/creds/sh-orders-read-{known['revision']}-orders", body=None)
+    )
+    assert len(set(seer.users()) - before) == 1
+    assert until(lambda: set(seer.users()) == before, timedelta(seconds=20))
+    assert until(lambda: token.accessor not in seer.tokens(made_up["id"]), timedelta(seconds=20))
+    told = [event for event in events(own, "orphan.found") if event["body"]["name"] == token.accessor]
+    assert [event["body"]["detail"] for event in told] == [
+        "no grant knows it: it was made by somebody else, or the store has forgotten"
+    ]
+    assert "orphan_found" in own.serve.log.read_text(encoding="utf-8")
+    assert agent.finish(known["id"], wait="30s")["grant"]["state"] == "revoked"
+
+
 def test_grants_come_and_go_and_nobody_is_called_an_orphan(own: Stack, agent: Shorthold) -> None:
     before = len(events(own, "orphan.found"))
     ends = time.monotonic() + 8
@@ -148,7 +172,7 @@ def test_doctor_finds_a_healthy_control_plane_sound(own: Stack) -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert {finding["check"] for finding in findings} == {
         *("settings", "vault", "clock", "broker", "sync", "store"),
-        *("restore", "entitlements", "targets", "revocations", "orphans"),
+        *("restore", "entitlements", "targets", "revocations", "orphans", "sinks"),
     }
     assert run(own, "doctor").returncode == 0
 
@@ -204,6 +228,44 @@ def test_g18_a_restored_store_grants_nothing_until_somebody_decides_and_then_los
     assert agent.finish(grant)["grant"]["state"] in {"revoking", "revoked"}
     assert until(lambda: not alive & set(seer.users()), timedelta(seconds=20))
     assert until(lambda: agent.show(grant)["grant"]["state"] == "revoked", timedelta(seconds=90))
+
+
+def test_a_restored_vault_revives_nobody_and_what_it_forgot_is_never_called_gone_before_it_is(
+    own: Stack, seer: Witness, agent: Shorthold, tmp_path: Path
+) -> None:
+    """The other direction: the store knows better, and needs nobody's decision."""
+    two_rounds(own)
+    data, backup = own.home.directory / "openbao", tmp_path / "vault"
+    ended = agent.request(WISH)["grant"]
+    own.openbao.stop()
+    shutil.copytree(data, backup)
+    own.openbao.start(bao_binary(bao_program()))
+    assert until(lambda: _grants(agent), timedelta(seconds=20))
+    assert agent.finish(ended["id"], wait="30s")["grant"]["state"] == "revoked"
+    answer = agent.request({**WISH, "task": "T-4"})
+    forgotten, credential = answer["grant"]["id"], agent.unwrap(own.vault_addr, _secret(answer))["orders"]
+    two_rounds(own)
+
+    own.openbao.stop()
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    own.openbao.start(bao_binary(bao_program()))
+
+    assert until(lambda: _told(own, "restore.found", what="vault"), timedelta(seconds=30))
+    assert until(lambda: seer.tokens(ended["id"]) == [], timedelta(seconds=30))  # it came back with the backup
+    assert agent.show(ended["id"])["grant"]["state"] == "revoked"
+    lost = timedelta(seconds=100)  # a minute, in which a standby might only be behind
+    assert until(lambda: agent.show(forgotten)["grant"]["why"] == "lost", lost)
+    assert until(lambda: "Vault let go" in str(agent.show(forgotten)["grant"]["failing"]), timedelta(seconds=60))
+    assert Stage(own.project).opens(credential)  # no lease will ever end it: so it is not called revoked
+    seer.drop([credential["username"].reveal()])
+    assert until(lambda: agent.show(forgotten)["grant"]["state"] == "revoked", timedelta(seconds=60))
+    assert agent.show(forgotten)["grant"]["receipt"]["verified"] is True
+    assert until(lambda: _grants(agent), timedelta(seconds=20))
+
+
+def _told(stack: Stack, kind: str, **body: str) -> bool:
+    return any(all(event["body"].get(name) == value for name, value in body.items()) for event in events(stack, kind))
 
 
 def _grants(agent: Shorthold) -> bool:

@@ -1,11 +1,19 @@
 """A check that fails is a finding with what to do, and never keeps the next one from being made."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
 
-from controlplane.doctor.checks import broker_power, sync_power
+from controlplane.doctor.checks import behind, broker_power, sync_power, unsaved
 from controlplane.doctor.finding import Finding, Grade, advice, broken, examine, sound
 from controlplane.model.errors import VaultUnavailableError
+from controlplane.model.event import Kind
+from controlplane.model.grant import GrantId
+from controlplane.testing.clock import START
+from controlplane.testing.cursors import FakeCursors
 from controlplane.testing.entitlements import LAYOUT
+from controlplane.testing.spool import FakeSpool
+from controlplane.testing.store import sample_event
 from controlplane.vault.policies import policy_of
 
 
@@ -21,6 +29,25 @@ def test_a_check_that_cannot_be_made_is_broken_with_the_errors_own_hint_and_the_
         ("store", Grade.ADVICE),
     ]
     assert found[1] == broken("vault", "Vault is down", VaultUnavailableError.hint)
+
+
+def test_p6_ends_that_wait_for_the_store_are_told_with_since_when() -> None:
+    spool = FakeSpool()
+    assert list(unsaved(spool)) == []
+    spool.put(sample_event(1, kind=Kind.GRANT_ENDED, grant=GrantId("gr_1")))
+    (found,) = unsaved(spool)
+    assert (found.check, found.grade) == ("store", Grade.ADVICE)
+    assert f"1 ends of grants wait in the spool, the oldest since {START:%Y-%m-%dT%H:%M}" in found.detail
+
+
+def test_l09_a_sink_that_takes_nothing_is_told_and_one_that_is_only_slow_is_not() -> None:
+    cursors = FakeCursors()
+    for name, attempts in (("pager", 3), ("file", 0)):
+        claimed = cursors.claim(name, START, hold=timedelta(minutes=1), start=2)
+        assert claimed is not None
+        cursors.save(claimed, replace(claimed, attempts=attempts, due_at=START + timedelta(seconds=8), held_until=None))
+    (found,) = behind(cursors, ["pager", "file", "new"], 7, now=START)
+    assert found.detail == "pager: 5 events wait, after 3 tries; again in 8 s"
 
 
 def test_the_grade_is_the_exit_status() -> None:

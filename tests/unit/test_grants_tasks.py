@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from controlplane.grants.decide import MIN_TTL
 from controlplane.grants.finish_task import FinishedTask
+from controlplane.grants.line import beyond, look
 from controlplane.model.approval import Narrowing
 from controlplane.model.decision import Allow, Deny
 from controlplane.model.errors import (
@@ -328,6 +330,19 @@ def test_c21_a_part_that_could_only_live_for_moments_is_refused(plane: FakePlane
     assert codes(lambda: ask(plane, "T-1/a", "T-1")) == ["parent-ends-too-soon"]
 
 
+def test_c21_what_a_part_has_in_use_may_go_on_to_the_last_second_of_what_it_hangs_from(plane: FakePlane) -> None:
+    ask(plane, "T-1", ttl=MINUTE)
+    part = ask(plane, "T-1/a", "T-1")
+    plane.clock.advance(timedelta(seconds=57))
+    asked = GrantRequest(entitlement="orders-read", task=part.task, intent="answer-question")
+    entitlement = compiled_entitlement().entitlement
+    for collecting, code in ((None, ["parent-ends-too-soon"]), (part, [])):
+        with plane.store.transaction() as tx:
+            line = look(tx, plane.agent(), asked, part.revision, collecting)
+        least = timedelta(seconds=5)
+        assert [why.code for why in beyond(line, entitlement, asked, at=plane.clock.now(), least=least)] == code
+
+
 def test_c21_a_part_stays_one_though_its_parent_is_left_out_of_a_request(plane: FakePlane) -> None:
     whole = ask(plane, "T-1", ttl=2 * MINUTE)
     ask(plane, "T-1/a", "T-1")
@@ -464,3 +479,24 @@ def test_explaining_a_part_decides_as_its_request_would(plane: FakePlane) -> Non
     assert "parent-goes-on" in {why.code for why in decision.reasons}
     with pytest.raises(NotFoundError):
         plane.show_task(plane.agent(), task("T-1/a"))
+
+
+def test_c21_a_renewed_part_ends_no_later_than_what_it_hangs_from(plane: FakePlane) -> None:
+    whole = ask(plane, "T-1", ttl=8 * MINUTE)
+    part = ask(plane, "T-1/a", parent="T-1", ttl=2 * MINUTE)
+    plane.clock.advance(MINUTE)
+    renewed = plane.renew(plane.agent(), part.id)
+    assert renewed.grant.expires_at == plane.clock.now() + 5 * MINUTE
+    plane.clock.advance(4 * MINUTE)
+    assert plane.renew(plane.agent(), part.id).grant.expires_at == whole.expires_at
+    assert codes(lambda: plane.renew(plane.agent(), part.id, ttl=5 * MINUTE)) == ["ttl-above-maximum"]
+    later = plane.renew(plane.agent(), whole.id).grant
+    assert plane.renew(plane.agent(), part.id).grant.expires_at == later.expires_at
+
+
+def test_c21_a_part_whose_parent_ends_soon_goes_on_until_then(plane: FakePlane) -> None:
+    whole = ask(plane, "T-1", ttl=2 * MINUTE)
+    part = ask(plane, "T-1/a", parent="T-1")
+    plane.clock.advance(whole.ttl - MIN_TTL / 2)
+    assert plane.heartbeat(plane.agent(), part.id).state is State.ACTIVE
+    assert codes(lambda: plane.renew(plane.agent(), part.id)) == ["ttl-above-maximum"]

@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from controlplane.metrics import Metrics
 from controlplane.model.errors import StoreUnavailableError
 from controlplane.model.grant import TaskId
 from controlplane.model.network import parse_network
@@ -56,6 +57,15 @@ def test_revocations_claims_and_orphans_are_counted(plane: FakePlane, http: Http
     assert found['shorthold_revocations_total{verified="yes"}'] == 1
     assert found["shorthold_claims_total"] == 1
     assert found['shorthold_orphans{kind="login"}'] == 1
+
+
+def test_l09_events_that_a_sink_was_not_told_of_are_counted(plane: FakePlane) -> None:
+    metrics = Metrics(clock=plane.clock, store=plane.store, cursors=plane.store.cursors, sinks=["pager", "new"])
+    plane.store.cursors.claim("pager", plane.clock.now(), hold=timedelta(minutes=1), start=0)
+    plane.ask()
+    found = figures(metrics.text().decode())
+    assert found['shorthold_sink_behind_events{sink="pager"}'] == len(plane.events())
+    assert found['shorthold_sink_behind_events{sink="new"}'] == 0
 
 
 def test_l13_no_label_grows_with_what_is_asked_for(plane: FakePlane, http: Http) -> None:

@@ -110,7 +110,7 @@ def test_processes_that_start_at_once_make_one_store(path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("released", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
+@pytest.mark.parametrize("released", [f"{number:04}" for number in range(1, int(LATEST))])
 def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(path: Path, released: str) -> None:
     engine = create_engine(f"sqlite:///{path}")
     config = Config()

@@ -118,6 +118,42 @@ def test_a_store_that_fails_does_not_end_the_worker(clock: FakeClock, error: Exc
     }
 
 
+def test_g16_while_nothing_can_be_claimed_vault_is_asked_all_the_same(clock: FakeClock) -> None:
+    store = _Failing(StoreUnavailableError("the disk is full"))
+    asked: list[bool] = []
+    worker = Worker(
+        store=store, clock=clock, reap=_Reaped(store), tick=SOON, threads=1, hold=timedelta(minutes=1),
+        end_unclaimed=lambda: asked.append(True),
+    )  # fmt: skip
+    worker.start()
+    try:
+        _until(lambda: len(asked) > 2)
+    finally:
+        worker.stop()
+
+
+def test_p6_what_could_not_be_saved_is_saved_first_and_tried_again_at_every_tick(
+    store: FakeStore, clock: FakeClock
+) -> None:
+    _add(store, 1)
+    reaped, tries = _Reaped(store), list[int]()
+
+    def save_unsaved() -> bool:
+        tries.append(len(reaped.ids))
+        raise StoreUnavailableError("the disk is full")
+
+    worker = Worker(
+        store=store, clock=clock, reap=reaped, tick=SOON, threads=1, hold=timedelta(minutes=1),
+        save_unsaved=save_unsaved,
+    )  # fmt: skip
+    worker.start()
+    try:
+        _until(lambda: len(tries) > 2 and reaped.ids == [_id(1)])
+    finally:
+        worker.stop()
+    assert tries[0] == 0
+
+
 def test_two_workers_never_act_on_the_same_grant(store: FakeStore, clock: FakeClock) -> None:
     numbers = range(1, 41)
     for number in numbers:

@@ -1,0 +1,196 @@
+"""Plays one schedule on a site, lets the fault be over and the worker run, and asks the oracle."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from controlplane.dev.process import until
+from controlplane.dev.story import AGENT
+from controlplane.model.errors import ControlPlaneError
+from tests.chaos import oracle
+from tests.chaos.agents import Told, at_work
+from tests.chaos.faults import deal
+from tests.chaos.schedule import Blow, Schedule
+from tests.chaos.site import Site
+
+SETTLED_WITHIN: Final = timedelta(seconds=60)
+"""After the last fault, for everything to be as it was decided."""
+RECONCILED_WITHIN: Final = timedelta(seconds=150)
+"""For what only the reconciler finds: whoever dies amid its round keeps the next one from beginning for two minutes."""
+_LINES: Final = 30
+_OPEN: Final = {"pending", "approved", "issuing", "revoking", "irrevocable"}
+
+
+class AmissError(AssertionError):
+    """The claim does not hold."""
+
+
+@dataclass
+class Report:
+    """How it went. `deaths` are those of control planes by kill -9, those by their own hand among them."""
+
+    seed: int
+    grants: int = 0
+    deaths: int = 0
+    by_own_hand: int = 0
+    lost: int = 0
+    zombies: int = 0
+    seconds: float = 0.0
+    blows: list[str] = field(default_factory=list[str])
+
+
+def play(site: Site, schedule: Schedule) -> Report:
+    """Raises: AmissError: the claim does not hold after it; its notes say what was played."""
+    report, began = Report(schedule.seed), time.monotonic()
+    before = {grant["id"] for grant in oracle.grants(site)}
+    told = Told()
+    for plane in site.planes:
+        plane.kill()
+        plane.deaths.clear()
+    try:
+        _disturb(site, schedule, told)
+        site.calm()
+        _settle(site, lambda: _settled(site, told))
+        _judge(site, told, report)
+        _finish(site, told)
+        _settle(site, lambda: _all_ended(site))
+        _judge(site, told, report)
+    except Exception as error:
+        log = site.planes[0].log.read_text(encoding="utf-8", errors="replace").splitlines()
+        error.add_note(
+            "\n".join(
+                [
+                    f"again: make chaos SEED={schedule.seed} STORE={site.kind}",
+                    f"{schedule}",
+                    "The end of its log:",
+                    *log[-_LINES:],
+                ]
+            )
+        )
+        raise
+    deaths = sum((plane.deaths for plane in site.planes), Counter[str]())
+    report.deaths, report.by_own_hand = deaths.total(), deaths["by its own hand"]
+    report.grants = len({grant["id"] for grant in oracle.grants(site)} - before)
+    site.granted += report.grants
+    report.seconds = time.monotonic() - began
+    report.blows = [blow.kind for blow in schedule.blows]
+    return report
+
+
+def _disturb(site: Site, schedule: Schedule, told: Told) -> None:
+    """Let agents work and things break, until the agents have made all their moves."""
+    storm = _Storm(site, schedule)
+    agents = [
+        at_work(site.planes[number % len(site.planes)], f"S{schedule.seed}-{number}", moves, told)
+        for number, moves in enumerate(schedule.agents)
+    ]
+    while storm.goes_on() or any(agent.is_alive() for agent in agents):
+        storm.blow()
+        threading.Event().wait(0.01)
+
+
+class _Storm:
+    """The blows of a schedule, each when it is due, and what ends them; and the next life of whoever died."""
+
+    def __init__(self, site: Site, schedule: Schedule) -> None:
+        self._site, self._back_after = site, schedule.back_after
+        self._lives = [list(lives) for lives in schedule.lives]
+        self._dead: set[int] = set()
+        for number in range(len(site.planes)):
+            self._bear(number)
+        began = time.monotonic()
+        self._due: list[tuple[float, Callable[[], object]]] = [
+            (began + blow.at / 1000, partial(self._deal, blow)) for blow in schedule.blows
+        ]
+
+    def goes_on(self) -> bool:
+        """Whether anything is still to come."""
+        return bool(self._due)
+
+    def blow(self) -> None:
+        """Do what is due now."""
+        now = time.monotonic()
+        ready = [do for at, do in self._due if at <= now]
+        self._due = [entry for entry in self._due if entry[0] > now]
+        for do in ready:
+            do()
+        for number, plane in enumerate(self._site.planes):
+            if not plane.alive and number not in self._dead:
+                self._dead.add(number)
+                self._later(self._back_after, partial(self._bear, number))
+
+    def _deal(self, blow: Blow) -> None:
+        if end := deal(self._site, blow):
+            self._later(blow.lasts, end)
+
+    def _bear(self, number: int) -> None:
+        own = self._lives[number]
+        self._site.planes[number].live(own.pop(0) if own else 0)
+        self._dead.discard(number)
+
+    def _later(self, milliseconds: int, do: Callable[[], object]) -> None:
+        self._due.append((time.monotonic() + milliseconds / 1000, do))
+
+
+def _settle(site: Site, settled: Callable[[], bool]) -> None:
+    """Let the workers run until it is so; who dies by its own hand meanwhile is started again."""
+
+    def tried() -> bool:
+        site.revive()
+        return settled()
+
+    if not until(tried, SETTLED_WITHIN, every=0.1):
+        left = [(g["id"], g["state"], g["failing"]) for g in oracle.grants(site) if g["state"] in _OPEN | {"active"}]
+        raise AmissError(f"after {SETTLED_WITHIN.seconds} s it is still not settled: {left}")
+
+
+def _settled(site: Site, told: Told) -> bool:
+    """Whether every grant is active or over, as it should be."""
+    now = datetime.now(UTC)
+    return not any(
+        grant["state"] in _OPEN or (grant["state"] == "active" and (grant["id"] in told.ended or _expired(grant, now)))
+        for grant in oracle.grants(site)
+    )
+
+
+def _expired(grant: "oracle.Row", now: datetime) -> bool:
+    at = grant["expires_at"]
+    return (datetime.fromisoformat(at) if isinstance(at, str) else at) <= now + timedelta(seconds=2)
+
+
+def _all_ended(site: Site) -> bool:
+    return all(grant["state"] in {"revoked", "lapsed", "denied"} for grant in oracle.grants(site))
+
+
+def _finish(site: Site, told: Told) -> None:
+    """End what is active, as its owner would."""
+    for grant in oracle.grants(site):
+        if grant["state"] == "active":
+            site.revive()
+            with site.planes[0].agent(AGENT) as agent, suppress(ControlPlaneError):
+                agent.finish(grant["id"])
+                told.ended.add(grant["id"])
+
+
+def _judge(site: Site, told: Told, report: Report) -> None:
+    """Ask the oracle until it is content; what only the reconciler finds takes a round or two."""
+    found = oracle.Finding()
+
+    def content() -> bool:
+        nonlocal found
+        site.revive()
+        found = oracle.compare(site, oracle.look(site), told)
+        return not found.amiss
+
+    if not until(content, RECONCILED_WITHIN, every=0.2):
+        raise AmissError("\n".join(found.amiss))
+    report.zombies = max(report.zombies, found.zombies)
+    if found.lost:
+        report.lost += len(found.lost)
+        site.seer.drop(found.lost)
