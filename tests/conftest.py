@@ -1,7 +1,7 @@
 """Real servers for tests: one OpenBao and one PostgreSQL per worker, in a directory of their own, gone afterwards."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -101,24 +101,29 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         whole.destroy()
 
 
-def needed(package: str, *, installed: bool) -> None:
+@pytest.fixture(scope="session")
+def needed() -> Callable[[str, object], None]:
     """Skip where a person has not installed Debian's package; in CI its absence is a failure, never a skip."""
-    if installed:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"{package} is not installed: .ci/run does it")
-    pytest.skip(f"{package} is not installed: apt-get install {package}")
+
+    def check(package: str, program: object) -> None:
+        if program is not None:
+            return
+        if os.environ.get("CI"):
+            pytest.fail(f"{package} is not installed: .ci/run does it")
+        pytest.skip(f"{package} is not installed: apt-get install {package}")
+
+    return check
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Generator[mariadb_server.MariaDB]:
-    needed(mariadb_server.PACKAGE, installed=mariadb_server.programs() is not None)
+def mariadb(needed: Callable[[str, object], None]) -> Generator[mariadb_server.MariaDB]:
+    needed(mariadb_server.PACKAGE, mariadb_server.programs())
     with mariadb_server.mariadb() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def redis() -> Generator[redis_server.RedisServer]:
-    needed(redis_server.PACKAGE, installed=redis_server.program() is not None)
+def redis(needed: Callable[[str, object], None]) -> Generator[redis_server.RedisServer]:
+    needed(redis_server.PACKAGE, redis_server.program())
     with redis_server.redis_server() as server:
         yield server

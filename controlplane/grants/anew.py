@@ -29,9 +29,6 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.situation import Situation
 from controlplane.ports import Clock, Entitlements, Leases, Policy, Recorder, Rule, Spool, Store, Transaction, Wake
 
-_ENDS_NOTHING = BUDGETS | {"parent-ends-too-soon"}
-"""What keeps a new grant from being made, and ends none; with its parent, a part ends by itself."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
@@ -116,7 +113,7 @@ class DecideAnew:
         )
         decision = decide(entitlement, who, asked, situation, known.rule)
         noes = decision.reasons if isinstance(decision, Deny) else ()
-        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in _ENDS_NOTHING]
+        changed = [why for why in noes if why.decision is not Decides.FREEZE and why.code not in BUDGETS]
         if known.compiled is not None and known.compiled.entitlement.admits(who):  # nobody else learns of a change
             changed += self._otherwise(known, known.compiled)
         refused = refusal(f"a later end of {grant.id}", decision) if noes and not changed else None

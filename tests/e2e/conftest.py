@@ -1,6 +1,5 @@
-"""What the stories have in common: the shared servers' witness, Debian's programs, and planes over any engines."""
+"""What the stories have in common: the shared servers' witness, and planes over any engines."""
 
-import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,20 +14,6 @@ from controlplane.testing.served import Witness, witness
 from controlplane.vault.client import VaultClient
 
 Planes = Callable[..., RealPlane]
-
-
-@pytest.fixture(scope="session")
-def needed() -> Callable[[str, str | None], None]:
-    """Skip where a person has not installed Debian's package; in CI its absence is a failure, never a skip."""
-
-    def check(package: str, program: str | None) -> None:
-        if program is not None:
-            return
-        if os.environ.get("CI"):
-            pytest.fail(f"{package} is not installed: .ci/run does it")
-        pytest.skip(f"{package} is not installed: apt-get install {package}")
-
-    return check
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ PEOPLE = f"ou=people,{SUFFIX}"
 
 @pytest.fixture(scope="module")
 def directory(
-    tmp_path_factory: pytest.TempPathFactory, needed: Callable[[str, str | None], None]
+    tmp_path_factory: pytest.TempPathFactory, needed: Callable[[str, object], None]
 ) -> Generator[slapd.Slapd]:
     needed(slapd.PACKAGE, slapd.program())
     needed(slapd.TOOLS, slapd.tools())

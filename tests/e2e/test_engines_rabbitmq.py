@@ -24,7 +24,7 @@ PATIENCE = timedelta(seconds=15)
 
 @pytest.fixture(scope="module")
 def broker(
-    tmp_path_factory: pytest.TempPathFactory, needed: Callable[[str, str | None], None]
+    tmp_path_factory: pytest.TempPathFactory, needed: Callable[[str, object], None]
 ) -> Generator[rabbitmq.RabbitMQ]:
     needed(rabbitmq.PACKAGE, rabbitmq.program())
     needed(rabbitmq.TOOLS, rabbitmq.tools())

@@ -23,7 +23,7 @@ def entitled(name: str, **scope: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def plane(planes: Callable[..., RealPlane], needed: Callable[[str, str | None], None]) -> RealPlane:
+def plane(planes: Callable[..., RealPlane], needed: Callable[[str, object], None]) -> RealPlane:
     needed(openssh.PACKAGE, openssh.program())
     plane = planes("sse", "ssh")
     plane.root.write(f"{plane.mount('ssh')}/config/ca", {"generate_signing_key": True, "key_type": "ed25519"})
