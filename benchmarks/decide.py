@@ -118,7 +118,7 @@ def measured(count: int, iterations: int) -> dict[str, dict[str, float]]:
         address = parse_address("10.1.2.3")
         laps: dict[str, list[float]] = {part: [] for part in _PARTS}
         for lap in range(-count, iterations):  # first once for each, unmeasured: what is made once is made then
-            # A token of its own for each: nothing of the request before may be remembered.
+            # A token of its own for each: only who it is may be remembered, and what it asks for.
             token = issuer.mint(SUBJECT, ttl=timedelta(minutes=5), environment="prod", jti=f"lap-{lap}")
             asked = GrantRequest(entitlement=f"orders-{lap % count}", task=TaskId("T-1"), intent="answer-question")
             who, verified = _timed(issuers.verify, token)

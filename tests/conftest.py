@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Generator
 
 import pytest
+from hypothesis import settings
 
 from controlplane.dev import orders
 from controlplane.dev.home import Home
@@ -18,6 +19,10 @@ from controlplane.testing import redis as redis_server
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("unhurried", parent=settings(), deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,19 @@ from controlplane.sync.problem import Severity
 _REQUEST: Final = {"type": "Action", "id": "request"}
 _RENEW: Final = {"type": "Action", "id": "renew"}
 _POLICY: Final = re.compile(r"`(policy[0-9]+)`")
-_KEPT: Final = 10_000  # entitlements
+_KEPT: Final = 10_000
+"""Entitlements, and callers of them, that stay prepared: parsing them anew is a fifth of a ruling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
     entitlement: Entitlement
+    entities: Entities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    before: Entities
     entities: Entities
 
 
@@ -54,6 +61,7 @@ class CedarPolicy:
             monotonic=monotonic,
         )
         self._prepared: dict[str, _Prepared] = {}
+        self._callers: dict[tuple[str, str], _Known] = {}
 
     @property
     def policies(self) -> Policies:
@@ -106,9 +114,19 @@ class CedarPolicy:
             "resource": {"type": "Entitlement", "id": entitlement.name},
             "context": facts.context(entitlement, asked, situation),
         }
-        delta = facts.principal(who, applied.tags)
-        entities = known.with_added_json_str(delta, schema())  # pyright: ignore[reportUnknownMemberType] # its stub says only dict
+        entities = self._with_caller(entitlement.name, known, facts.principal(who, applied.tags))
         return is_authorized(request, applied.set, entities, schema())
+
+    def _with_caller(self, name: str, entities: Entities, seen: str) -> Entities:
+        """The entitlement and its caller, made once as long as all that policies see of both is the same."""
+        found = self._callers.get((name, seen))
+        if found is None or found.before is not entities:
+            both = entities.with_added_json_str(seen, schema())  # pyright: ignore[reportUnknownMemberType] # its stub says only dict
+            found = _Known(before=entities, entities=both)
+            if len(self._callers) >= _KEPT:
+                self._callers.clear()
+            self._callers[name, seen] = found
+        return found.entities
 
     def _entities(self, entitlement: Entitlement) -> Entities:
         """The entitlement for Cedar, made once as long as it is the same."""

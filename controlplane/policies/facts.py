@@ -68,6 +68,8 @@ def _entity(type: str, id: str, attributes: dict[str, JsonValue], tags: JsonValu
 
 def _claims(who: VerifiedClaims, tags: frozenset[str] | None) -> dict[str, JsonValue]:
     """Each claim as the texts it holds; one within another by its path, unless a claim's own name is that path."""
+    if tags is not None and not tags:
+        return {}
     found: dict[str, JsonValue] = {}
     _flatten("", dict(who.claims), found)
     return found if tags is None else {name: found[name] for name in tags if name in found}

@@ -12,7 +12,7 @@ BASE = '@id("reviewed-entitlement") @reason("it was reviewed") permit (principal
 
 @lru_cache(maxsize=1)
 def shipped_policy() -> CedarPolicy:
-    """The shipped policies; one for all, because it keeps nothing of a request."""
+    """The shipped policies; one for all, because no ruling depends on those before it."""
     return CedarPolicy(shipped("roles") / "policies")
 
 

@@ -53,6 +53,19 @@ def test_p1_c7_what_a_policy_forbids_touches_nothing_and_the_audit_log_names_the
     assert event.body["reasons"] == [{"decision": "policy", "code": "policy-forbids", "detail": why.detail}]
 
 
+def test_c7_a_workload_that_was_permitted_before_is_forbidden_once_its_token_says_otherwise(tmp_path: Path) -> None:
+    tag = 'principal.hasTag("environment") && principal.getTag("environment").contains("prod")'
+    only_prod = f'@id("only-prod") @reason("prod only") forbid (principal, action, resource) unless {{ {tag} }};'
+    plane = FakePlane(compiled_entitlement(), policy=policy_of(tmp_path, only_prod))
+    for environment, permitted in (("prod", True), ("test", False), ("prod", True), (None, False)):
+        who = plane.agent(**({} if environment is None else {"environment": environment}))
+        if permitted:
+            plane.ask(who)
+            continue
+        with pytest.raises(DeniedError, match="not granted"):
+            plane.ask(who)
+
+
 def test_c7_the_audit_log_also_names_the_policy_that_permitted() -> None:
     plane = FakePlane(compiled_entitlement())
     grant = plane.ask().grant
