@@ -88,7 +88,7 @@ TASK_KEY = "task.pem"
 _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
 _LOOK = timedelta(seconds=2)
-_ROUND = timedelta(minutes=2)
+_ROUND = timedelta(seconds=30)
 """How long a round of the reconciler may take before another replica begins one."""
 
 
