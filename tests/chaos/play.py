@@ -21,8 +21,8 @@ from tests.chaos.site import Site
 
 SETTLED_WITHIN: Final = timedelta(seconds=60)
 """After the last fault, for everything to be as it was decided."""
-RECONCILED_WITHIN: Final = timedelta(seconds=150)
-"""For what only the reconciler finds: whoever dies amid its round keeps the next one from beginning for two minutes."""
+RECONCILED_WITHIN: Final = timedelta(seconds=90)
+"""For what only the reconciler finds: whoever dies amid its round keeps the next one waiting for half a minute."""
 _LINES: Final = 30
 _OPEN: Final = {"pending", "approved", "issuing", "revoking", "irrevocable"}
 
