@@ -8,17 +8,27 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 
 from controlplane.stores.faults import told
 
-_CONNECTIONS = 10
+_READING, _WRITING = 6, 14
+"""Connections of a process, opened as they are needed."""
 _PATIENCE = 5
 """Seconds to wait for a connection or a lock."""
 
 
 def open_database(url: URL) -> tuple[Engine, "Writer"]:
-    """A pool for reading, each statement by itself, and the writer over the same pool."""
-    engine = create_engine(
+    """A pool for reading, each statement by itself, and a writer over a pool of its own.
+
+    Writers wait for each other, and sometimes for somebody else's lock: whoever only reads never waits with them. So
+    what has to end is found, and Vault asked to end it, while nothing can be saved.
+    """
+    reading = _pool(url, _READING).execution_options(isolation_level="AUTOCOMMIT")
+    return reading, Writer(_pool(url, _WRITING))
+
+
+def _pool(url: URL, connections: int) -> Engine:
+    return create_engine(
         url.set(drivername="postgresql+psycopg"),
-        pool_size=_CONNECTIONS,
-        max_overflow=_CONNECTIONS,
+        pool_size=connections,
+        max_overflow=0,
         pool_timeout=_PATIENCE,
         pool_pre_ping=True,
         # Whatever the server's default is: a statement after a lock must see what the lock's last holder committed.
@@ -29,7 +39,6 @@ def open_database(url: URL) -> tuple[Engine, "Writer"]:
             "options": f"-c timezone=UTC -c lock_timeout={_PATIENCE}s -c synchronous_commit=on",
         },
     )
-    return engine.execution_options(isolation_level="AUTOCOMMIT"), Writer(engine)
 
 
 def open_evidence(url: URL) -> Engine:
