@@ -32,7 +32,7 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 	@$(BIN)/shorthold demo
 
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules (hours); SEED=n STORE=… repeats one
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(STORE),--store $(STORE))
