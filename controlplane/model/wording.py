@@ -13,6 +13,15 @@ _PATTERNS: Final = {
     "^(completed|failed)$": "completed or failed",
     r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$": "one line without control characters",
     "^[a-zA-Z0-9_.-]{1,64}$": "letters, digits and _ . - only, at most 64",
+    "^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$": "letters, digits, _ and - only, no - first, at most 63",
+    "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$": "letters, digits and _ . - only, a letter, digit or _ first, at most 63",
+    "^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$": "/ alone, or letters, digits and _ . - only, at most 63",
+    "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$": "small letters, digits and - only, no - at an end, at most 63",
+    "^[a-z_][a-z0-9_.-]{0,31}$": "small letters, digits and _ . - only, a letter or _ first, at most 32",
+    "^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$": "the path of a program and plain words, one blank between",
+    "^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$": "as in arn:aws:iam::123456789012:role/name",
+    "^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$": "as in `get on pods` or `get on configmaps named web`",
+    "^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$": "as in `read on queue orders`",
 }
 """What the patterns of our models mean; those of plain names are read by themselves."""
 UNEXPLAINED: Final = "it is not written as it should be here"
