@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -59,9 +60,9 @@ class ApiSettings(_Section):
     port: int = Field(default=8700, ge=0, le=65535)
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of our own proxies: only what comes from there is asked for X-Forwarded-For."""
-    rate: Rate = parse_rate("1200/m")
+    rate: Annotated[Rate, NoDecode] = parse_rate("1200/m")
     """How often one workload may ask, in this process: its bucket holds the count and fills up in the span."""
-    ending_rate: Rate = parse_rate("6000/m")
+    ending_rate: Annotated[Rate, NoDecode] = parse_rate("6000/m")
     """The same for what ends access, in a bucket of its own."""
     monitoring: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
     """Networks that `/metrics` is shown to."""

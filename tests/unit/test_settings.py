@@ -1,6 +1,7 @@
 """Settings: what is wrong is named, and no value of it is shown."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,18 @@ def test_a_variable_that_nothing_reads_is_refused_by_name_without_its_value(
     with pytest.raises(ConfigurationError, match=said) as refused:
         load()
     assert "hidden" not in refused.value.detail
+
+
+def test_spans_rates_and_limits_are_read_from_the_environment_as_they_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHORTHOLD_API__RATE", "100/m")
+    monkeypatch.setenv("SHORTHOLD_API__ENDING_RATE", "7/s")
+    monkeypatch.setenv("SHORTHOLD_WORKER__TICK", "3s")
+    monkeypatch.setenv("SHORTHOLD_API__PORT", "8123")
+    found = load()
+    assert (str(found.api.rate), str(found.api.ending_rate)) == ("100/m", "7/s")
+    assert (found.worker.tick, found.api.port) == (timedelta(seconds=3), 8123)
 
 
 def test_every_variable_of_the_command_line_is_known_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
