@@ -85,7 +85,7 @@ class DecideAnew:
             case State.PENDING | State.APPROVED | State.ISSUING:
                 raise IllegalTransitionError(f"grant {id} is {grant.state}: it is not in use yet")
             case State.ACTIVE:
-                if (why := over(grant, self.clock)) is not None:
+                if (why := grant.over(self.clock.now())) is not None:
                     self.wake()
                     raise EndedError(f"grant {id} ends: {why}")
                 return grant
@@ -157,13 +157,3 @@ class DecideAnew:
         if good < approval.quorum:
             detail = f"{good} of {approval.quorum} approvals still count"
             yield Reason(decision=Decides.APPROVAL, code="approval-void", detail=detail)
-
-
-def over(grant: Grant, clock: Clock) -> Why | None:
-    """Why an active grant ends now by itself; None where it goes on."""
-    now = clock.now()
-    if now >= grant.expires_at:
-        return Why.EXPIRED
-    if grant.heartbeat_due_at is not None and now >= grant.heartbeat_due_at:
-        return Why.HEARTBEAT_LOST
-    return None

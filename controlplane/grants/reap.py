@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from controlplane.grants.anew import over
 from controlplane.grants.finish import ending
 from controlplane.grants.issue import CLAIM_CHECK
 from controlplane.grants.revoke import RevokeGrant
@@ -59,9 +58,9 @@ class ReapGrant:
                 return grant
 
     def _active(self, grant: Grant) -> Grant:
-        if (why := over(grant, self.clock)) is not None:
-            return self._revoke(self._end(grant, why))
         now = self.clock.now()
+        if (why := grant.over(now)) is not None:
+            return self._revoke(self._end(grant, why))
         if grant.renewing_by is not None and now >= grant.renewing_by:
             return self.undo(grant)
         claim_by = self._claim_by(grant)

@@ -85,7 +85,7 @@ class EndUnclaimed:
         now = self.clock.now()
         due: set[Accessor] = set()
         for grant in self.store.grants(states=[State.ACTIVE, State.ISSUING, State.REVOKING], limit=_MANY):
-            over = grant.state is State.REVOKING or now >= grant.expires_at
+            over = grant.state is State.REVOKING or grant.over(now) is not None
             if over and grant.accessor is not None and grant.due_at is not None and grant.due_at <= now:
                 due.add(grant.accessor)
         self._asked.intersection_update(due)

@@ -161,6 +161,14 @@ class Grant:
         """When the life of one that is open began to count: every renewal moves its end and its `ttl` alike."""
         return self.expires_at - self.ttl
 
+    def over(self, now: datetime) -> "Why | None":
+        """Why a grant that is in use, or being issued, ends by itself; None where it goes on."""
+        if now >= self.expires_at:
+            return Why.EXPIRED
+        if self.heartbeat_due_at is not None and now >= self.heartbeat_due_at:
+            return Why.HEARTBEAT_LOST
+        return None
+
     @property
     def waits(self) -> bool:
         """Whether it waits: for people to agree, or for its workload to collect it."""

@@ -155,6 +155,17 @@ def test_p6_an_end_of_a_grant_that_a_restored_store_does_not_know_is_still_told(
     assert plane.spool.waiting() == []
 
 
+def test_g16_a_lost_heartbeat_ends_also_while_no_worker_can_claim_it(
+    plane: FakePlane, store: SqlStore, tmp_path: Path
+) -> None:
+    plane.change(compiled_entitlement(heartbeat="1m", eligibility=[{"issuer": "dev", "subject": AGENT}]))
+    silent = plane.ask(ttl=timedelta(minutes=10)).grant
+    plane.clock.advance(timedelta(minutes=2))
+    with contextmanager(read_only)(store, tmp_path):
+        EndUnclaimed(clock=plane.clock, store=store, leases=plane.finish.leases)()
+    assert not token_lives(plane, silent.id)
+
+
 def test_g16_what_is_due_ends_also_while_no_worker_can_claim_it(
     plane: FakePlane, store: SqlStore, tmp_path: Path
 ) -> None:
