@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -82,9 +82,7 @@ class AwsScope(Scope):
     @field_validator("allow")
     @classmethod
     def _distinct(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(allow)) < len(allow):
-            raise ValueError("something is allowed twice")
-        return allow
+        return distinct(allow, "something is allowed twice")
 
     @property
     def parsed(self) -> tuple[Allowance, ...]:

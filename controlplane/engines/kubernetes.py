@@ -10,7 +10,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -102,9 +102,7 @@ class KubernetesScope(Scope):
     @field_validator("rules")
     @classmethod
     def _distinct(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(rules)) < len(rules):
-            raise ValueError("a rule is named twice")
-        return rules
+        return distinct(rules, "a rule is named twice")
 
     @property
     def parsed(self) -> tuple[Rule, ...]:

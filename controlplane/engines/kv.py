@@ -10,7 +10,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -47,9 +47,7 @@ class KvScope(Scope):
     @field_validator("fields")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("a field is named twice")
-        return names
+        return distinct(names, "a field is named twice")
 
 
 @dataclass(frozen=True, slots=True)

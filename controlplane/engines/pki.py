@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 from pydantic import Field, field_validator
 
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -42,9 +42,7 @@ class PkiScope(Scope):
     @field_validator("alt_names", "usages")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("something is named twice")
-        return names
+        return distinct(names, "something is named twice")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -82,9 +82,7 @@ class RabbitmqScope(Scope):
     @field_validator("permissions")
     @classmethod
     def _distinct(cls, permissions: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(permissions)) < len(permissions):
-            raise ValueError("a permission is named twice")
-        return permissions
+        return distinct(permissions, "a permission is named twice")
 
     @property
     def parsed(self) -> tuple[Permission, ...]:

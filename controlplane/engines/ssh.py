@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCert
 from pydantic import AfterValidator, Field, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
@@ -66,9 +66,7 @@ class SshScope(Scope):
     @field_validator("principals", "source_addresses", "extensions")
     @classmethod
     def _distinct(cls, names: tuple[object, ...]) -> tuple[object, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("something is named twice")
-        return names
+        return distinct(names, "something is named twice")
 
     @property
     def critical(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, cast
 from pydantic import Field, field_validator
 
 from controlplane.model.canonical import JsonObject, canonical
-from controlplane.model.entitlement import Revocability, Scope
+from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -46,9 +46,7 @@ class TransitScope(Scope):
     @field_validator("operations")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("an operation is named twice")
-        return names
+        return distinct(names, "an operation is named twice")
 
 
 @dataclass(frozen=True, slots=True)

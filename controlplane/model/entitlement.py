@@ -7,7 +7,7 @@ engine, so each engine brings its own `Scope`; the set of engines comes in throu
 from collections.abc import Mapping
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,8 @@ from controlplane.model.matching import equals, globs
 from controlplane.model.network import Network
 from controlplane.model.rate import Rate
 from controlplane.model.window import Window
+
+_Value = TypeVar("_Value")
 
 MAX_TTL = timedelta(hours=8)
 
@@ -149,6 +151,13 @@ class Context(Document):
         return self.max_active is not None or self.max_requests is not None
 
 
+def distinct(values: tuple[_Value, ...], said: str) -> tuple[_Value, ...]:
+    """The same values. Raises: ValueError: with what is `said` where one of them is there twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(said)
+    return values
+
+
 class Scope(Document):
     """What exactly one credential can do. Each engine extends this with its own fields."""
 
@@ -261,6 +270,4 @@ class Entitlement(Document):
     @field_validator("intents")
     @classmethod
     def _intents_distinct(cls, intents: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(intents)) < len(intents):
-            raise ValueError("an intent is named twice")
-        return intents
+        return distinct(intents, "an intent is named twice")
