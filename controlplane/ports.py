@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.cursor import SinkCursor
+from controlplane.model.cut import Changed, Cut, CutId, Outcome, Preview, Progress, Surveyed
 from controlplane.model.decision import Ruling
-from controlplane.model.entitlement import Entitlement, Revocability, Scope
+from controlplane.model.entitlement import Entitlement, Revocability, Risk, Scope
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Why
@@ -222,7 +223,34 @@ class TaskChanges(Protocol):
         ...
 
 
-class Transaction(TaskChanges, Protocol):
+class CutChanges(Protocol):
+    """What a transaction changes of cuts."""
+
+    def preview(self, preview: Preview, *events: Event) -> None:
+        """Save what somebody was shown. Raises: LostRaceError: there is one of that digest."""
+        ...
+
+    def cut(self, cut: Cut, *events: Event) -> None:
+        """Save a new cut. Raises: LostRaceError: another one was ordered by that preview, or there is no such one."""
+        ...
+
+    def take(self, cut: Cut, selection: Selection) -> None:
+        """Make a part of the cut whatever is selected, has not ended and is none yet."""
+        ...
+
+    def next_of_cut(self, cut: CutId, *, limit: int) -> Sequence[tuple[Grant, Risk]]:
+        """Grants of the cut that have not begun to end, riskiest first; nobody else moves them now.
+
+        Those that somebody else moves at this moment are left out. What nobody knows the risk of counts as high.
+        """
+        ...
+
+    def end_cut(self, cut: Cut, *events: Event) -> bool:
+        """Save that a cut has ended; False, and no event, where it had before."""
+        ...
+
+
+class Transaction(TaskChanges, CutChanges, Protocol):
     """Changes and their events, committed together or not at all."""
 
     def add(self, grant: Grant, *events: Event, note: Note = NOTHING) -> None:
@@ -420,7 +448,51 @@ class Selected(Protocol):
         ...
 
 
-class Store(Rounds, Orphans, Tasks, Selected, Protocol):
+class Cuts(Protocol):
+    """What the store says of cuts. Raises StoreUnavailableError when it cannot."""
+
+    def survey(self, selection: Selection, at: datetime) -> Surveyed:
+        """What is selected at `at` of all that has not ended, counted."""
+        ...
+
+    def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
+        """Grants that are selected at `at` and have not ended, newest first."""
+        ...
+
+    def changed(self, selection: Selection, preview: Preview) -> Changed:
+        """What differs since a preview of this selection, ages reckoned as then."""
+        ...
+
+    def previewed(self, digest: str) -> Preview | None:
+        """What was shown under that digest."""
+        ...
+
+    def cut(self, id: CutId) -> Cut | None:
+        """The cut of that id."""
+        ...
+
+    def cut_by(self, digest: str) -> Cut | None:
+        """The cut that was ordered by that preview."""
+        ...
+
+    def cuts(self, *, running: bool = False, before: CutId | None = None, limit: int = 100) -> Sequence[Cut]:
+        """A page of cuts, newest first: those that run, or all; `before` as for `grants`."""
+        ...
+
+    def untaken(self, cut: Cut, selection: Selection) -> bool:
+        """Whether something is selected that has not ended and is not a part of the cut yet."""
+        ...
+
+    def progress(self, cut: CutId) -> Progress:
+        """How many of its grants have come how far."""
+        ...
+
+    def of_cut(self, cut: CutId, outcomes: Iterable[Outcome], *, limit: int = 100) -> Sequence[Grant]:
+        """Its grants of these outcomes, oldest first."""
+        ...
+
+
+class Store(Rounds, Orphans, Tasks, Selected, Cuts, Protocol):
     """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

@@ -38,8 +38,12 @@ from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
+from controlplane.incident.carry_out import CarryOutCuts
+from controlplane.incident.cut import OrderCut
+from controlplane.incident.cuts import ShowCuts
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.preview import PreviewSelection
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
@@ -81,6 +85,7 @@ from controlplane.vault.session import JwtSession
 from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
+from controlplane.worker.pace import Pace
 from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock, Threads
 
@@ -114,6 +119,9 @@ class ControlPlane:
     freeze: FreezeSelection
     thaw: ThawFreeze
     freezes: ListFreezes
+    preview: PreviewSelection
+    cut: OrderCut
+    cuts: ShowCuts
     read_audit: ReadAudit
     entitlements: Entitlements
     policy: CedarPolicy
@@ -206,10 +214,17 @@ def wire(settings: Settings) -> ControlPlane:
         engines=engines(),
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
-    broker.transport.observe = metrics.vault_call
+    pace = Pace(clock)
+
+    def observed(path: str, status: int | None, seconds: float) -> None:
+        metrics.vault_call(path, status, seconds)
+        pace.saw(status)
+
+    broker.transport.observe = observed
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
     compare = None if settings.worker.reconcile == "off" else settings.worker.reconcile
+    rosters = {name: targets[target.kind] for name, target in settings.targets.items()}
     reconcile = Reconcile(
         clock=clock,
         record=record,
@@ -219,7 +234,7 @@ def wire(settings: Settings) -> ControlPlane:
         census=census,
         epochs=epochs,
         probers=probers,
-        rosters={name: targets[target.kind] for name, target in settings.targets.items()},
+        rosters=rosters,
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
@@ -246,6 +261,8 @@ def wire(settings: Settings) -> ControlPlane:
             wake=lambda: None,  # the next tick finds them
             issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
         ),
+        carry_out=CarryOutCuts(clock=clock, record=record, store=store),
+        pace=pace,
     )
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
@@ -353,6 +370,11 @@ def wire(settings: Settings) -> ControlPlane:
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
+        preview=PreviewSelection(
+            clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
+        ),
+        cut=OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake),
+        cuts=ShowCuts(store=store),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         policy=policy,

@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
     "grant": "Request, collect, show, renew and finish grants; approve, deny, review.",
-    "incident": "Freeze and thaw what may be granted.",
+    "incident": "Preview, cut, freeze, thaw: end what is granted, and prove it.",
     "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",

@@ -1,4 +1,4 @@
-"""`shorthold incident`: freeze, thaw, and list freezes."""
+"""`shorthold incident`: preview and cut; freeze, thaw, and list freezes."""
 
 import re
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from controlplane.cli import cutting
 from controlplane.cli.asking import client, told
 from controlplane.cli.output import output_option, say, show
 
@@ -30,7 +31,7 @@ class FreezeIdType(click.ParamType[str]):
 
 @click.group()
 def incident() -> None:
-    """Freeze what must not be granted for now, and thaw it.
+    """See what is granted, end it, prove it; freeze what must not be granted for now, and thaw it.
 
     For responders: the settings' `access` says who is one. A selection is written as for kubectl: key=value,
     key!=value, key in (a, b), key notin (a, b), key, !key; a comma means and; the word all alone selects everything.
@@ -38,24 +39,34 @@ def incident() -> None:
 
     \b
     Examples:
+      shorthold incident preview -l subject=repo:acme/refund-agent:ref:refs/heads/main
+      shorthold incident cut -l label.team=billing,age<2h --no-freeze --incident INC-7 --reason "leaked key"
       shorthold incident freeze -l label.team=billing --message "Incident 7" --reason "leaked key" --expires 2h
       shorthold incident freeze -l all --message "Stop" --reason "we do not know yet"
       shorthold incident thaw fz_... --reason "key replaced"
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
+for command in (cutting.preview, cutting.cut, cutting.watch, cutting.cuts):
+    incident.add_command(command)
+
+
 @incident.command()
-@click.option("-l", "--selection", required=True, help="What to freeze, such as subject=S, label.team=T, or all.")
+@cutting.selection_option
+@cutting.all_option
 @click.option("--message", required=True, help="What those are told whom it refuses.")
 @click.option("--reason", required=True, help="Why, for the audit log.")
 @click.option("--expires", default=None, help="For how long, such as 2h; until it is thawed otherwise.")
 @output_option
-def freeze(selection: str, message: str, reason: str, expires: str | None, output: str) -> None:
+def freeze(  # noqa: PLR0917 # click passes each option by name
+    selection: str | None, everything: bool, message: str, reason: str, expires: str | None, output: str
+) -> None:
     """Refuse every new grant of what is selected, on every replica, from before this returns.
 
     What was granted before goes on, and can be finished. Exit status 5: frozen, but a replica hangs amid a decision.
     """
-    asked = {"selection": selection, "message": message, "reason": reason, "expires_in": expires}
+    wanted = cutting.selected(selection, everything=everything)
+    asked = {"selection": wanted, "message": message, "reason": reason, "expires_in": expires}
     with client() as door:
         answer = told(lambda: door.freeze(asked))
     _print(answer, output)

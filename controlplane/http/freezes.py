@@ -25,8 +25,8 @@ from controlplane.model.selection import MAX_LENGTH
 
 router = APIRouter(prefix="/v1/freezes", tags=["freezes"])
 
-_ID = r"^fz_[a-z2-7]{24}$"
-Id = Annotated[str, Field(pattern=_ID)]
+FREEZE_ID = r"^fz_[a-z2-7]{24}$"
+Id = Annotated[str, Field(pattern=FREEZE_ID)]
 
 
 class _Body(BaseModel):
@@ -68,7 +68,7 @@ class ShownThaw(Answer):
 class ShownFreeze(Answer):
     """A freeze, with everybody who had a hand in it."""
 
-    id: str = Field(pattern=_ID)
+    id: str = Field(pattern=FREEZE_ID)
     selection: str
     message: str
     reason: str

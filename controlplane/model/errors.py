@@ -50,6 +50,20 @@ class InvalidSelectionError(InvalidRequestError):
     hint = "Write key=value, key!=value, key in (a, b), key or !key, with commas between them, or all."
 
 
+class EverythingSelectedError(InvalidSelectionError):
+    """It selects all that there is, and nobody said in words that this is meant; nothing was cut."""
+
+    code = "everything-selected"
+    hint = 'If everything is to end, say so: --all, or over HTTP "all": true.'
+
+
+class StalePreviewError(ControlPlaneError):
+    """The preview is too old to say what would be cut; `detail` says what has changed since. Nothing was cut."""
+
+    code, status = "stale-preview", HTTPStatus.CONFLICT
+    hint = "Preview again, look at it, and cut by the new digest."
+
+
 class NotAuthenticatedError(ControlPlaneError):
     """The bearer token proves nobody. Which check failed stands in the audit log only, so this is no oracle."""
 

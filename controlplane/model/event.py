@@ -44,6 +44,9 @@ class Kind(StrEnum):
     SELECTION_FROZEN = "selection.frozen"
     THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
     SELECTION_THAWED = "selection.thawed"
+    SELECTION_PREVIEWED = "selection.previewed"  # a responder looked at what a cut would end
+    CUT_ORDERED = "cut.ordered"  # from now on, whatever it selects ends
+    CUT_ENDED = "cut.ended"  # nothing of it is open any more
     AUDIT_READ = "audit.read"  # over HTTP
 
 

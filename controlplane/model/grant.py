@@ -76,6 +76,7 @@ class Why(StrEnum):
     PARENT_ENDED = "parent-ended"  # the task it was a part of, or the grant of it that it hung from, ended
     CHANGED = "changed"  # what was asked for, or who may agree to it, is not as it was
     CONTEXT_CHANGED = "context-changed"  # decided anew, it would not be granted any more
+    CUT = "cut"  # a responder ended it, with everything else that his selection selected
     HEARTBEAT_LOST = "heartbeat-lost"  # a beat did not come in time
 
 

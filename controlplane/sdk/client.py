@@ -194,6 +194,23 @@ class Shorthold:
         """`POST /v1/freezes/{id}/thaw`. Where it freezes everything, it ends when another responder does the same."""
         return self._call("freeze", "POST", f"/v1/freezes/{id}/thaw", {"reason": reason})
 
+    def preview_cut(self, selection: str) -> dict[str, Any]:
+        """`POST /v1/incidents/preview`: what a cut of it would end; nothing is changed."""
+        return self._call("digest", "POST", "/v1/incidents/preview", {"selection": selection})
+
+    def cut(self, asked: Mapping[str, str | None], *, freeze: bool = True, everything: bool = False) -> dict[str, Any]:
+        """`POST /v1/incidents/cut`: `digest`, `incident`, `reason` and `message`. Repeating it is fine."""
+        body = {name: value for name, value in asked.items() if value is not None}
+        return self._call("cut", "POST", "/v1/incidents/cut", {**body, "freeze": freeze, "all": everything})
+
+    def show_cut(self, id: str) -> dict[str, Any]:
+        """`GET /v1/incidents/{id}`: how far a cut has come, and what is left of it."""
+        return self._call("cut", "GET", f"/v1/incidents/{quote(id, safe='')}")
+
+    def cuts(self, *, running: bool = False) -> dict[str, Any]:
+        """`GET /v1/incidents`: the newest hundred cuts, or those that run."""
+        return self._call("cuts", "GET", f"/v1/incidents{'?running=1' if running else ''}")
+
     def unwrap(
         self,
         vault_addr: str,

@@ -10,6 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.audit.chain import extend, is_sealed
 from controlplane.model.approval import Denial, GivenApproval
+from controlplane.model.cut import Cut, CutId, Preview
+from controlplane.model.entitlement import Risk
 from controlplane.model.errors import LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head
 from controlplane.model.freeze import Freeze
@@ -19,10 +21,10 @@ from controlplane.model.lease import Lease
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
-from controlplane.model.selection import NOTHING, Note
+from controlplane.model.selection import NOTHING, Note, Selection
 from controlplane.model.situation import Usage
 from controlplane.model.task import Task
-from controlplane.stores import approvals, reviews, rows, tasks
+from controlplane.stores import approvals, cuts, reviews, rows, tasks
 from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
@@ -187,6 +189,35 @@ class Changes:
             if not self._say.freezes.thaw(self._connection, before, after):
                 raise LostRaceError(f"freeze {before.id} has changed meanwhile")
             self._events += events
+
+    def preview(self, preview: Preview, *events: Event) -> None:
+        """Save what somebody was shown. Raises: LostRaceError: there is one of that digest."""
+        with self._step():
+            cuts.preview(self._connection, preview)
+            self._events += events
+
+    def cut(self, cut: Cut, *events: Event) -> None:
+        """Save a new cut. Raises: LostRaceError: its preview has one, or was never made."""
+        with self._step():
+            cuts.order(self._connection, cut)
+            self._events += events
+
+    def take(self, cut: Cut, selection: Selection) -> None:
+        """Make a part of the cut whatever is selected and is none yet."""
+        with self._step():
+            cuts.take(self._connection, cut, selection)
+
+    def next_of_cut(self, cut: CutId, *, limit: int) -> Sequence[tuple[Grant, Risk]]:
+        """Grants of the cut that have not begun to end, riskiest first; nobody else moves them now."""
+        with self._step():
+            return cuts.following(self._connection, cut, limit)
+
+    def end_cut(self, cut: Cut, *events: Event) -> bool:
+        """Save that a cut has ended; False, and no event, where it had before."""
+        with self._step():
+            moved = cuts.end(self._connection, cut)
+            self._events += events if moved else ()
+            return moved
 
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""

@@ -396,6 +396,49 @@ Index(
     postgresql_where=freezes.c.thawed_at.is_(None),
 )
 
+previews: Final = Table(
+    "previews",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("selection", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("selected", Integer, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+)
+
+cuts: Final = Table(
+    "cuts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("incident", Text, nullable=False),
+    Column("selection", Text, nullable=False),
+    Column("digest", Text, ForeignKey("previews.digest", name="a_cut_was_previewed"), nullable=False, unique=True),
+    Column("previewed_at", Instant, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("freeze", Text),
+    Column("ordered_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    _said("a_cut_ends_after_it_was_ordered", "ended_at IS NULL OR ended_at >= ordered_at"),
+)
+Index("cuts_by_age", cuts.c.ordered_at, cuts.c.id)
+Index(
+    "cuts_that_run",
+    cuts.c.ordered_at,
+    sqlite_where=cuts.c.ended_at.is_(None),
+    postgresql_where=cuts.c.ended_at.is_(None),
+)
+
+cut_items: Final = Table(
+    "cut_items",
+    metadata,
+    Column("cut_id", Text, ForeignKey("cuts.id", name="an_item_is_of_a_cut"), primary_key=True),
+    Column("grant_id", Text, ForeignKey("grants.id", name="an_item_is_a_grant"), primary_key=True),
+)
+"""What a cut is of. What has become of an item stands in its grant, and nowhere else."""
+
 events: Final = Table(
     "events",
     metadata,

@@ -40,8 +40,12 @@ from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
+from controlplane.incident.carry_out import CarryOutCuts
+from controlplane.incident.cut import OrderCut
+from controlplane.incident.cuts import ShowCuts
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
+from controlplane.incident.preview import PreviewSelection
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
@@ -264,6 +268,17 @@ class FakePlane:
         self.freeze = FreezeSelection(clock=self.clock, ids=self.ids, record=record, store=store_)
         self.thaw = ThawFreeze(clock=self.clock, record=record, store=store_)
         self.freezes = ListFreezes(clock=self.clock, store=store_)
+        self.preview = PreviewSelection(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            engines=engines(),
+            rosters={"orders": self.vault.target},
+        )
+        self.cut = OrderCut(clock=self.clock, ids=self.ids, record=record, store=store_, wake=self._wake)
+        self.cuts = ShowCuts(store=store_)
+        self.carry_out = CarryOutCuts(clock=self.clock, record=record, store=store_)
         self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,
@@ -314,6 +329,7 @@ class FakePlane:
             tick=timedelta(milliseconds=20),
             threads=2,
             hold=timedelta(seconds=60),
+            carry_out=self.carry_out,
         )
         self.outbox = Outbox((), tick=timedelta(milliseconds=20))
 
@@ -352,6 +368,7 @@ class FakePlane:
         """What the worker does at this instant, in this thread."""
         with suppress(StoreUnavailableError):
             self.save_unsaved()
+            self.carry_out()
         now, hold = self.clock.now(), timedelta(seconds=60)
         first = self.store.claim_due(now, limit=_MANY, hold=hold)
         again = self.store.claim_due(now, limit=_MANY, hold=hold, again=True)

@@ -1,6 +1,7 @@
 """A store in memory for tests of the verbs: it refuses what SQL refuses; the contract suite proves it."""
 
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from typing_extensions import override
 
 from controlplane.audit.chain import GENESIS, extend, seal_head
 from controlplane.model.approval import Denial, GivenApproval
+from controlplane.model.cut import Changed, Cut, CutId, Outcome, Preview, Progress, Surveyed, outcome
+from controlplane.model.entitlement import Risk
 from controlplane.model.errors import IllegalTransitionError, LostRaceError, StoreUnavailableError, TokenReplayedError
 from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
@@ -24,9 +27,10 @@ from controlplane.model.selection import NOTHING, Note, Selectable, Selection
 from controlplane.model.situation import Usage
 from controlplane.model.task import Task
 from controlplane.selectors import granted
-from controlplane.testing import reviews, tasks
+from controlplane.testing import cuts, reviews, tasks
 from controlplane.testing.clock import START
 from controlplane.testing.cursors import FakeCursors
+from controlplane.testing.cuts import Cuts
 from controlplane.testing.orphans import OrphanKey
 from controlplane.testing.reviews import Reviews
 from controlplane.testing.tasks import FakeTaskBook, Tasks
@@ -49,6 +53,7 @@ class _State:
     )
     denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
     freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
+    cuts: Cuts = field(default_factory=Cuts)
     notes: dict[GrantId, Note] = field(default_factory=dict[GrantId, Note])
     reviews: Reviews = field(default_factory=Reviews)
     tasks: Tasks = field(default_factory=Tasks)
@@ -64,6 +69,7 @@ class _State:
             denials=dict(self.denials),
             freezes=dict(self.freezes),
             notes=dict(self.notes),
+            cuts=self.cuts.copy(),
             reviews=dict(self.reviews),
             tasks=dict(self.tasks),
             orphans=dict(self.orphans),
@@ -193,17 +199,69 @@ class FakeStore(FakeTaskBook):
         self, selection: Selection, at: datetime, *, before: GrantId | None = None, limit: int = 100
     ) -> Sequence[Grant]:
         """A page of the grants that are selected at `at`, newest first."""
-        every = self.grants(before=before, limit=len(self._seen().grants))
-        return [grant for grant in every if selection.selects(self._selectable(grant, at))][:limit]
+        now = self._seen()
+        every = self.grants(before=before, limit=len(now.grants))
+        return [grant for grant in every if selection.selects(_selectable(now, grant, at))][:limit]
 
     def note(self, grant: GrantId) -> Note:
         """What was known when a grant was asked for."""
         return self._seen().notes.get(grant, NOTHING)
 
-    def _selectable(self, grant: Grant, at: datetime) -> Selectable:
-        line = [task.id for task in self.lineage(grant.workload, grant.task)]
-        leases, approvals = self.leases(grant.id), self.approvals(grant.id)
-        return granted(grant, self.note(grant.id), line=line, leases=leases, approvals=approvals, at=at)
+    def survey(self, selection: Selection, at: datetime) -> Surveyed:
+        """What is selected at `at` of all that has not ended, counted."""
+        now = self._seen()
+        return cuts.survey(self._all(selection, at), now.grants.values(), now.leases.values())
+
+    def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
+        """Grants that are selected at `at` and have not ended, newest first."""
+        return [grant for grant in self._all(selection, at) if grant.state not in TERMINAL][:limit]
+
+    def changed(self, selection: Selection, preview: Preview) -> Changed:
+        """What differs since a preview."""
+        return cuts.changed(self._all(selection, preview.at), preview)
+
+    def previewed(self, digest: str) -> Preview | None:
+        """What was shown under that digest."""
+        return self._seen().cuts.previews.get(digest)
+
+    def cut(self, id: CutId) -> Cut | None:
+        """The cut of that id."""
+        return self._seen().cuts.cuts.get(id)
+
+    def cut_by(self, digest: str) -> Cut | None:
+        """The cut that was ordered by that preview."""
+        return next((cut for cut in self._seen().cuts.cuts.values() if cut.digest == digest), None)
+
+    def cuts(self, *, running: bool = False, before: CutId | None = None, limit: int = 100) -> Sequence[Cut]:
+        """A page of cuts, newest first. A `before` that is no cut is the end of the list."""
+        known = self._seen().cuts.cuts
+        if before is not None and before not in known:
+            return []
+        found = [
+            cut
+            for cut in known.values()
+            if (not running or cut.ended_at is None) and (before is None or cuts.made(cut) < cuts.made(known[before]))
+        ]
+        return sorted(found, key=cuts.made, reverse=True)[:limit]
+
+    def untaken(self, cut: Cut, selection: Selection) -> bool:
+        """Whether something is selected that has not ended and is not a part of the cut yet."""
+        taken = self._seen().cuts.items[cut.id]
+        return any(one.state not in TERMINAL and one.id not in taken for one in self._all(selection, cut.previewed_at))
+
+    def progress(self, cut: CutId) -> Progress:
+        """How many of its grants have come how far."""
+        now = self._seen()
+        return Progress(counts=Counter(outcome(now.grants[id]) for id in now.cuts.items.get(cut, ())))
+
+    def of_cut(self, cut: CutId, outcomes: Iterable[Outcome], *, limit: int = 100) -> Sequence[Grant]:
+        """Its grants of these outcomes, oldest first."""
+        now, wanted = self._seen(), frozenset(outcomes)
+        found = [now.grants[id] for id in now.cuts.items.get(cut, ()) if outcome(now.grants[id]) in wanted]
+        return sorted(found, key=_age)[:limit]
+
+    def _all(self, selection: Selection, at: datetime) -> Sequence[Grant]:
+        return self.selected(selection, at, limit=len(self._seen().grants))
 
     def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
         """Every yes to a grant, oldest first."""
@@ -502,6 +560,43 @@ class FakeChanges:
             self._draft.freezes[before.id] = replace(old, thaws=after.thaws, thawed_at=after.thawed_at)
             self._events += events
 
+    def preview(self, preview: Preview, *events: Event) -> None:
+        """Save what somebody was shown."""
+        with self._step():
+            self._draft.cuts.show(preview)
+            self._events += events
+
+    def cut(self, cut: Cut, *events: Event) -> None:
+        """Save a new cut."""
+        with self._step():
+            self._draft.cuts.order(cut)
+            self._events += events
+
+    def take(self, cut: Cut, selection: Selection) -> None:
+        """Make a part of the cut whatever is selected, has not ended and is none yet."""
+        with self._step():
+            draft, taken = self._draft, self._draft.cuts.items[cut.id]
+            new = [
+                id
+                for id, grant in draft.grants.items()
+                if grant.state not in TERMINAL
+                and id not in taken
+                and selection.selects(_selectable(draft, grant, cut.previewed_at))
+            ]
+            draft.cuts.items[cut.id] = taken | frozenset(new)
+
+    def next_of_cut(self, cut: CutId, *, limit: int) -> Sequence[tuple[Grant, Risk]]:
+        """Grants of the cut that have not begun to end, riskiest first; nobody else writes now."""
+        with self._step():
+            return self._draft.cuts.unbegun(cut, self._draft.grants, self._draft.notes)[:limit]
+
+    def end_cut(self, cut: Cut, *events: Event) -> bool:
+        """Save that a cut has ended; False, and no event, where it had before."""
+        with self._step():
+            moved = self._draft.cuts.end(cut)
+            self._events += events if moved else ()
+            return moved
+
     def append(self, *events: Event) -> None:
         """Append events that are about no change of a grant."""
         with self._step():
@@ -551,6 +646,13 @@ _ASKED = (
     *("unusual", "under", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
+
+
+def _selectable(now: _State, grant: Grant, at: datetime) -> Selectable:
+    line = [task.id for task in tasks.lineage(now.tasks, grant.workload, grant.task)]
+    leases = [lease for holder, lease in now.leases.values() if holder == grant.id]
+    note, approvals = now.notes.get(grant.id, NOTHING), now.approvals.get(grant.id, ())
+    return granted(grant, note, line=line, leases=leases, approvals=approvals, at=at)
 
 
 def _made(freeze: Freeze) -> tuple[datetime, FreezeId]:

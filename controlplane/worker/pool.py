@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import TERMINAL, Grant, State
 from controlplane.ports import Clock, Store
+from controlplane.worker.pace import Pace, Turns
 
 _FORGET_EVERY = timedelta(minutes=1)
 _FORGET_AFTER = timedelta(minutes=5)
@@ -47,14 +48,25 @@ class Worker:
         save_unsaved: Callable[[], bool] | None = None,
         end_unclaimed: Callable[[], object] | None = None,
         begin: Callable[[], object] | None = None,
+        carry_out: Callable[[], int] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
         self._save_unsaved, self._end_unclaimed = save_unsaved, end_unclaimed
-        self._unbegun = begin
+        self._unbegun, self._cuts = begin, carry_out
         self._stopping = threading.Event()
         first, again = (
-            _Lane(store, clock, reap, threads=threads, hold=hold, again=again, cannot=self._cannot_claim)
+            _Lane(
+                store,
+                clock,
+                reap,
+                threads=threads,
+                hold=hold,
+                again=again,
+                cannot=self._cannot_claim,
+                turns=Turns(threads, pace or Pace(clock)),
+            )
             for again in (False, True)
         )
         self._first, self._lanes = first, (first, again)
@@ -70,6 +82,8 @@ class Worker:
         self._scheduler.add_job(self.forget, "interval", seconds=_FORGET_EVERY.total_seconds())
         if self._unbegun is not None:
             self._scheduler.add_job(self._begin, "interval", seconds=self._tick.total_seconds())
+        if self._cuts is not None:
+            self._scheduler.add_job(self._carry_out, "interval", seconds=self._tick.total_seconds())
         if self._compare is not None:
             self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
         self._scheduler.start()
@@ -98,6 +112,16 @@ class Worker:
             self._unbegun = None
         except ControlPlaneError as error:
             log.warning("worker_cannot_begin", code=error.code, detail=error.detail)
+
+    def _carry_out(self) -> None:
+        """Save that what responders cut ends; how it ends is the lanes' matter."""
+        if self._cuts is None or self._stopping.is_set():
+            return
+        try:
+            if self._cuts():
+                self.wake()
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_carry_out_cuts", code=error.code, detail=error.detail)
 
     def _reconcile(self) -> None:
         """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""
@@ -153,9 +177,10 @@ class _Lane:
         hold: timedelta,
         again: bool,
         cannot: Callable[[], None],
+        turns: Turns,
     ) -> None:
         self._store, self._clock, self._reap, self._hold, self._again = store, clock, reap, hold, again
-        self._cannot = cannot
+        self._cannot, self._turns = cannot, turns
         name = "shorthold-again" if again else "shorthold-first"
         self._due = threading.Event()
         self._stopping = threading.Event()
@@ -213,7 +238,8 @@ class _Lane:
 
     def _work(self, grant: Grant) -> None:
         try:
-            reaped = self._reap(grant)
+            with self._turns.turn():
+                reaped = self._reap(grant)
             _tell(reaped)
             if reaped.state not in TERMINAL:  # nobody holds a tombstone
                 self._store.release(grant.id)

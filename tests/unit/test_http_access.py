@@ -11,6 +11,7 @@ from fastapi.routing import iter_route_contexts
 
 from controlplane.http.app import create_app
 from controlplane.model.access import Role, Standing
+from controlplane.model.cut import Cut, CutId, Preview
 from controlplane.model.event import Kind
 from controlplane.model.freeze import FreezeId
 from controlplane.model.grant import GrantId, State
@@ -43,6 +44,11 @@ GET  /v1/reviews                      401 401     401   403   403    403      20
 POST /v1/freezes                      401 401     401   403   403    403      403       201      403     403
 GET  /v1/freezes                      401 401     401   403   403    403      403       200      200     200
 POST /v1/freezes/{id}/thaw            401 401     401   403   403    403      403       200      403     403
+POST /v1/incidents/preview            401 401     401   403   403    403      403       200      403     403
+POST /v1/incidents/cut                401 401     401   403   403    403      403       404      403     403
+GET  /v1/incidents                    401 401     401   403   403    403      403       200      200     200
+GET  /v1/incidents/{id}               401 401     401   403   403    403      403       200      200     200
+GET  /v1/incidents/{id}/events        401 401     401   403   403    403      403       200      200     200
 GET  /v1/audit/events                 401 401     401   403   403    403      403       403      403     200
 GET  /healthz                         200 200     200   200   200    200      200       200      200     200
 GET  /readyz                          200 200     200   200   200    200      200       200      200     200
@@ -56,6 +62,8 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/grants/{id}/approve": {"digest": "0" * 64},
     "POST /v1/grants/{id}/deny": {"reason": "not now"},
     "POST /v1/grants/{id}/review": {"note": "Seen, and in order."},
+    "POST /v1/incidents/preview": {"selection": "task=T-0"},
+    "POST /v1/incidents/cut": {"digest": "0" * 64, "incident": "INC-7", "reason": "drill"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
 }
@@ -92,6 +100,29 @@ class Scene:
         ann = self.plane.agent("ann")
         made = self.plane.freeze(ann, RESPONDER, "subject=nobody", message="Stop.", reason="drill")
         self.freeze = made.freeze.id
+        self.cut = self._over()
+
+    def _over(self) -> CutId:
+        """A cut that has ended, of grants that are long gone."""
+        now, by = self.plane.clock.now(), self.plane.issuer.name
+        shown = Preview(digest="1" * 64, selection="task=T-9", at=now, count=1, issuer=by, subject="ann")
+        cut = Cut(
+            id=CutId("ct_" + "a" * 24),
+            incident="INC-1",
+            selection="task=T-9",
+            digest=shown.digest,
+            previewed_at=now,
+            reason="drill",
+            issuer=by,
+            subject="ann",
+            freeze=None,
+            ordered_at=now,
+            ended_at=now,
+        )
+        with self.plane.store.transaction() as tx:
+            tx.preview(shown)
+            tx.cut(cut)
+        return cut.id
 
     def caller(self, name: str) -> dict[str, str]:
         """The headers that `name` sends."""
@@ -108,6 +139,7 @@ class Scene:
     def path(self, path: str) -> str:
         """The path of this scene's own things."""
         thing = self.freeze if path.startswith("/v1/freezes") else self.grant.id
+        thing = self.cut if path.startswith("/v1/incidents") else thing
         return path.replace("{id}", thing).replace("{name}", "orders-read").replace("{task}", "T-0")
 
 
@@ -149,7 +181,9 @@ def test_a01_each_caller_gets_the_status_of_the_table(http: Http, scene: Scene, 
         assert str(handle) not in answer.text or route == "GET /v1/audit/events"
 
 
-@pytest.mark.parametrize(("route", "caller"), [cell for cell, status in EXPECTED.items() if status == 404])
+@pytest.mark.parametrize(
+    ("route", "caller"), [cell for cell, status in EXPECTED.items() if status == 404 and "{" in cell[0]]
+)
 def test_a02_p12_what_is_somebody_elses_is_as_unknown_as_what_never_was(
     http: Http, scene: Scene, route: str, caller: str
 ) -> None:
