@@ -105,7 +105,8 @@ def _objects(layout: Layout, wanted: Sequence[Compiled], seen: Seen) -> Iterator
         if change.after is None and change.action is not Action.DRAIN:
             login = change.kind is ObjectKind.JWT_ROLE
             code = Code.LOGIN_LEFT if login else Code.OBJECT_LEFT
-            yield Finding(code=code, path=change.path, detail=change.why, repair=_APPLY)
+            cause = change.why.partition(":")[0]  # what comes behind it tells what an apply will do
+            yield Finding(code=code, path=change.path, detail=cause, repair=_APPLY)
 
 
 def _strangers(seen: Seen) -> Iterator[Finding]:
