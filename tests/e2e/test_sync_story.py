@@ -297,3 +297,5 @@ def test_without_a_server_it_says_so(platform: Platform) -> None:
     platform.environment["BAO_ADDR"] = "http://127.0.0.1:9"
     _, err = platform.run("plan", status=2)
     assert "vault-unavailable" in err
+    _, err = platform.run("drift", status=1)  # 2 would say that something was found
+    assert "vault-unavailable" in err
