@@ -14,6 +14,7 @@ from controlplane.engines import engines, places
 from controlplane.engines.dialects import dialects
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.canary import TryRevision
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
@@ -120,6 +121,7 @@ class ControlPlane:
     freezes: ListFreezes
     read_audit: ReadAudit
     entitlements: Entitlements
+    canary: TryRevision
     policy: CedarPolicy
     worker: Worker
     outbox: Outbox
@@ -374,6 +376,18 @@ def wire(settings: Settings) -> ControlPlane:
         freezes=ListFreezes(clock=clock, store=store),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        canary=TryRevision(
+            clock=clock,
+            ids=ids,
+            record=record,
+            store=store,
+            engines=engines(),
+            issue=issue,
+            revoke=revoke,
+            pause=revoke.pause,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
         policy=policy,
         worker=worker,
         outbox=Outbox(tells, tick=settings.worker.tick),

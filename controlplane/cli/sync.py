@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -89,27 +91,33 @@ def lint(directory: Path | None, output: str) -> None:
 @_roles_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Keep the plan in a file.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 if there is nothing to do, 1 on errors, 2 on changes.")
+@click.option("--blast-radius", is_flag=True, help="Show what every entitlement opens as a table, changed or not.")
 @_prune_option
 @output_option
-def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, prune: bool, output: str) -> None:
+def plan(
+    *, directory: Path | None, out: Path | None, detailed_exitcode: bool, blast_radius: bool, prune: bool, output: str
+) -> None:
     """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there."""
     from controlplane.sync import planfile
     from controlplane.sync.plan import PlanSync
 
-    found, layout = _review(directory)
-    wanted = found.whole()
-    with own_token():
-        made = PlanSync(roles=_vault(), layout=layout)(wanted)
+    with _errors_are_1(asked=detailed_exitcode):
+        found, layout = _review(directory)
+        wanted = found.whole()
+        with own_token():
+            made = PlanSync(roles=_vault(), layout=layout)(wanted)
     _meant(made, found, directory, prune=prune)
     if out is not None:
         planfile.write(out, made)
     _show_plan(made, found, output)
+    if blast_radius and output == "table":
+        _show_radii(found)
     if out is not None:
         words = ["shorthold", "sync", "apply", str(out)]
         words += [] if directory is None else ["--roles", str(directory)]
         words += ["--prune"] if prune else []
         say(f"Written to {out}: `{shlex.join(words)}` does exactly this.")
-    if detailed_exitcode and not made.empty:
+    if detailed_exitcode and (made.blocked or not made.empty):
         sys.exit(CHANGES)
 
 
@@ -117,10 +125,22 @@ def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, prun
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @_roles_option
 @click.option("--yes", is_flag=True, help="Do not ask before anything is changed.")
+@click.option(
+    "--canary/--no-canary",
+    default=None,
+    help="Issue, revoke and verify one credential of each new revision before others can have it. "
+    "If nothing is said: where the control plane's settings are, and not at high risk.",
+)
 @_prune_option
 @output_option
-def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, output: str) -> None:
-    """Do what a plan says: that in FILE, or a new one after asking. Repeating it changes nothing."""
+def apply(
+    *, file: Path | None, directory: Path | None, yes: bool, canary: bool | None, prune: bool, output: str
+) -> None:
+    """Do what a plan says: that in FILE, or a new one after asking. Repeating it changes nothing.
+
+    A revision whose canary is not proved gone does not go live, and the one before stays (exit status 5).
+    """
+    from controlplane.cli.here import applying
     from controlplane.sync import planfile
     from controlplane.sync.apply import ApplySync
     from controlplane.sync.plan import PlanSync
@@ -139,8 +159,8 @@ def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, out
         if not yes and not _agreed():
             say("Nothing was changed.")
             sys.exit(1)
-    with own_token():
-        done = _with_progress(ApplySync(roles=roles, plan=make), found, shown)
+    with applying(shown, _directory(directory), canary=canary) as here, own_token():
+        done = _with_progress(ApplySync(roles=roles, plan=make, canary=here), found, shown)
     _tell(done, found, output)
 
 
@@ -153,19 +173,14 @@ def drift(directory: Path | None, output: str) -> None:
     Exit status: 0 nothing was found, 1 nobody could look, 2 something was found. It looks with BAO_TOKEN or
     VAULT_TOKEN, else as the identity `vault.drift`, which may only read, else as `vault.sync`, which sees less.
     """
-    from controlplane.cli.main import tell
-    from controlplane.model.errors import ControlPlaneError
     from controlplane.settings import load
     from controlplane.wiring import drift_finder
 
-    try:
+    with _errors_are_1():
         found, _ = _review(directory)
         wanted = found.whole()
         with own_token(), drift_finder(load()) as find:
             findings = find(wanted)
-    except ControlPlaneError as error:  # 2 would say that something was found
-        tell(error)
-        sys.exit(1)
     if output == "table":
         for finding in findings:
             click.secho(f"{finding.code}  {cell(finding.path)}", fg="red")
@@ -230,6 +245,21 @@ def schema(write: bool, directory: Path | None) -> None:
     say(f"Written to {path}.")
 
 
+@contextmanager
+def _errors_are_1(*, asked: bool = True) -> Generator[None]:
+    """Within it, where that was asked, no error exits with 2: that would say that there are changes."""
+    from controlplane.cli.main import tell
+    from controlplane.model.errors import ControlPlaneError
+
+    try:
+        yield
+    except ControlPlaneError as error:
+        if not asked:
+            raise
+        tell(error)
+        sys.exit(1)
+
+
 def _directory(given: Path | None) -> Path:
     from controlplane.settings import load
 
@@ -292,6 +322,14 @@ def _show_plan(plan: "Plan", found: "Review", output: str) -> None:
         print_plan(plan, radii)
     else:
         say(_nothing(found))
+
+
+def _show_radii(found: "Review") -> None:
+    from controlplane.cli.plan_view import print_radii
+    from controlplane.engines import engines
+    from controlplane.sync.radius import radius
+
+    print_radii([radius(item.entitlement, engines()) for item in found.compiled])
 
 
 def _agreed() -> bool:

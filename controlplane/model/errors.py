@@ -320,6 +320,13 @@ class StalePlanError(ControlPlaneError):
     hint = "Make a new plan with `shorthold sync plan --out FILE`, look at it, and apply that."
 
 
+class CanaryFailedError(ControlPlaneError):
+    """A new revision issued a canary that was not proved gone again: it did not go live, the one before stands."""
+
+    code, status, exit_status = "canary-failed", HTTPStatus.BAD_GATEWAY, 5
+    hint = "Mend what is named above and apply again; what the canary left is revoked by the worker."
+
+
 class NotAppliedError(ControlPlaneError):
     """Vault shows something else than what was just written: somebody else writes there too, or it drops fields."""
 

@@ -96,6 +96,7 @@ class Action(StrEnum):
     REPAIR = "repair"  # drift: our name, other content
     RETIRE = "retire"  # ours, no longer wanted, nothing hangs from it
     DRAIN = "drain"  # ours, no longer wanted, leases still hang from it: kept until they are gone
+    BLOCK = "block"  # drift that cannot be repaired while leases hang from it: they would be revoked elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,5 +121,10 @@ class Plan:
 
     @property
     def empty(self) -> bool:
-        """Whether an apply would do nothing: what only drains waits for its leases."""
-        return all(change.action is Action.DRAIN for change in self.changes)
+        """Whether an apply would do nothing: what drains or is blocked waits for its leases."""
+        return all(change.action in {Action.DRAIN, Action.BLOCK} for change in self.changes)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something is not as it should be and cannot be repaired now."""
+        return any(change.action is Action.BLOCK for change in self.changes)

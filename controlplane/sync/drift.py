@@ -14,6 +14,7 @@ from controlplane.model.canonical import JsonObject
 from controlplane.model.drift import Code, Connection, Finding, Seen
 from controlplane.model.plan import Action, Compiled, Layout, ObjectKind
 from controlplane.sync.acl import opens, rules
+from controlplane.sync.canary import is_closed
 from controlplane.sync.diff import difference, drift
 from controlplane.sync.ours import origin
 
@@ -98,7 +99,10 @@ def _objects(layout: Layout, wanted: Sequence[Compiled], seen: Seen) -> Iterator
             detail = "somebody deleted it, or an apply broke off before it"
             yield Finding(code=Code.OBJECT_MISSING, path=item.path, detail=detail, repair=_APPLY)
         for item in compiled.objects:
-            if item.path in seen.objects and (fields := drift(item, seen.objects[item.path].data)):
+            if item.path in seen.objects and is_closed(seen.objects[item.path].data):
+                detail = "an apply broke off while it was open to its canary only"
+                yield Finding(code=Code.OBJECT_MISSING, path=item.path, detail=detail, repair=_APPLY)
+            elif item.path in seen.objects and (fields := drift(item, seen.objects[item.path].data)):
                 detail = f"somebody changed {', '.join(fields)}"
                 yield Finding(code=_CHANGED[item.kind], path=item.path, detail=detail, repair=_APPLY)
     for change in difference(layout, wanted, seen.objects, leases=seen.leases).changes:

@@ -9,6 +9,7 @@ from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.drift import Connection, Seen
 from controlplane.model.errors import TargetUnavailableError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.plan import Compiled, Layout, ObjectKind
+from controlplane.sync.diff import drift
 from controlplane.sync.ours import origin, reserved
 from controlplane.vault.bootstrap import identities
 from controlplane.vault.client import VaultClient, part
@@ -45,11 +46,11 @@ class VaultLookout:
                 return nothing
 
         objects = self._roles.read(self._layout)
-        kept = {item.path for compiled in wanted for item in compiled.objects}
+        kept = {item.path: item for compiled in wanted for item in compiled.objects}
         leases = {
             path: self._roles.leases_under(item)
             for path, item in objects.items()
-            if item.kind is ObjectKind.SECRET_ROLE and path not in kept
+            if item.kind is ObjectKind.SECRET_ROLE and (path not in kept or drift(kept[path], item.data))
         }
         connections = unless_unseen("database connections", self._connections, None)
         excess = {

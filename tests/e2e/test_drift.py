@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -12,13 +14,17 @@ from controlplane.engines.dialects.postgresql import PostgresqlOptions
 from controlplane.keys.files import generate
 from controlplane.model.canonical import JsonObject
 from controlplane.model.drift import Code, Finding
-from controlplane.model.errors import VaultRefusedError
-from controlplane.model.plan import Compiled
+from controlplane.model.errors import CanaryFailedError, VaultRefusedError
+from controlplane.model.grant import State
+from controlplane.model.plan import Action, Compiled
 from controlplane.settings import Settings
+from controlplane.sync.apply import ApplySync
+from controlplane.sync.plan import PlanSync
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import VaultClient, part
-from controlplane.wiring import drift_finder, identity_client
+from controlplane.vault.roles import VaultRoles
+from controlplane.wiring import drift_finder, identity_client, wire
 from controlplane.world import RandomIds
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
@@ -28,7 +34,7 @@ MANAGER = "vdr_manager"
 
 @pytest.fixture(scope="module")
 def owner(postgres: PostgreSQL) -> Generator[psycopg.Connection]:
-    with psycopg.connect(postgres.owner.reveal(), autocommit=True) as owner:
+    with psycopg.connect(postgres.owner.reveal(), dbname="orders", autocommit=True) as owner:
         yield owner
         owner.execute("DROP OWNED BY vdr_manager")
         owner.execute("DROP ROLE vdr_manager")
@@ -195,6 +201,51 @@ def test_a_connection_that_points_elsewhere_or_is_gone_is_named(
     with drift_finder(settings) as find:
         told = {one.code for one in find([wanted, nobody]) if "absent" in one.path}
     assert told == {Code.NOT_APPLIED, Code.CONNECTION_MISSING}
+
+
+def test_a_plan_asks_vault_once_for_each_folder_and_each_object(plane: RealPlane, settings: Settings) -> None:
+    names = ("vdr-one", "vdr-two", "vdr-three")
+    wanted = plane.entitle(*({"entitlement": name} for name in names))
+    calls: list[str] = []
+    with identity_client(settings.vault, settings.vault.sync) as client:  # pyright: ignore[reportArgumentType] # it is set
+        client.transport.observe = lambda path, *_: calls.append(path)
+        assert PlanSync(roles=VaultRoles(plane.layout, client), layout=plane.layout)(wanted).empty
+    assert len(calls) == len(set(calls)) == 3 + 3 * len(names)
+
+
+def test_a_revision_whose_revocation_does_not_work_never_goes_live(
+    plane: RealPlane, settings: Settings, owner: psycopg.Connection
+) -> None:
+    """C10, P3: with statements that end nothing Vault calls the canary gone, and PostgreSQL does not."""
+    owner.execute("GRANT USAGE ON SCHEMA sales TO vdr_manager WITH GRANT OPTION")
+    owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA sales TO vdr_manager WITH GRANT OPTION")
+    owner.execute("GRANT CONNECT ON DATABASE orders TO vdr_manager WITH GRANT OPTION")
+    (old,) = plane.entitle({"entitlement": "vdr-orders"})
+    new = compiled_entitlement(plane.layout, entitlement="vdr-orders", ttl={"default": "1m", "max": "10m"})
+    role, *rest = new.objects
+    broken = replace(role, data={**role.data, "revocation_statements": ["SELECT 1"]})
+    here = wire(settings)
+    with identity_client(settings.vault, settings.vault.sync) as client:  # pyright: ignore[reportArgumentType] # it is set
+        roles = VaultRoles(plane.layout, client)
+        plan = PlanSync(roles=roles, layout=plane.layout)
+        apply = ApplySync(roles=roles, plan=plan, canary=replace(here.canary, within=timedelta(seconds=2)))
+        bad = replace(new, objects=(broken, *rest))
+        with pytest.raises(CanaryFailedError, match="is not gone"):
+            apply([bad], plan([bad]))
+        standing = roles.read(plane.layout)
+        assert old.objects[-1].path in standing
+        assert new.objects[-1].path not in standing
+        # Repaired, the same revision goes live; what the first canary left is dropped, as its receipt will say.
+        assert apply([new], plan([new])).done[Action.CREATE] == 1
+        assert new.objects[-1].path in roles.read(plane.layout)
+        left = here.store.grants(states=[State.REVOKING])
+        for grant in left:
+            for lease in here.store.leases(grant.id):
+                owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(lease.principal)))
+                owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(lease.principal)))
+        assert len(left) == 1
+        assert here.canary.revoke(left[0]).state is State.REVOKED
+    here.close()
 
 
 def test_whoever_looks_for_drift_can_write_nothing_and_sync_sees_less(plane: RealPlane, settings: Settings) -> None:

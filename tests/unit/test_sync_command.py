@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
 
-from controlplane.cli.plan_view import print_plan
+from controlplane.cli.plan_view import plan_data, print_plan, print_radii
 from controlplane.cli.sync import sync
 from controlplane.engines import engines
 from controlplane.model.canonical import JsonValue
@@ -19,10 +21,11 @@ from controlplane.model.errors import (
     TokenRefusedError,
     VaultRefusedError,
 )
-from controlplane.model.plan import Compiled, Layout, Plan, VaultObject
+from controlplane.model.plan import Action, Compiled, Layout, Plan, VaultObject
 from controlplane.sync import planfile
 from controlplane.sync.diff import difference
-from controlplane.sync.radius import radius
+from controlplane.sync.radius import Point, radius
+from controlplane.sync.review import Review, review
 from controlplane.sync.schema import FILE, text
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 
@@ -113,8 +116,53 @@ def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory:
     assert (directory / FILE).read_text() == text(engines())
 
 
+def whole(directory: Path) -> Review:
+    return review(directory, LAYOUT, engines(), today=date(2026, 1, 1))
+
+
 def made(*, present: dict[str, VaultObject] | None = None) -> Plan:
     return difference(LAYOUT, [compiled_entitlement()], present or {}, leases={})
+
+
+def test_the_documented_schema_fits_every_plan_and_names_every_field() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "plan.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    old = compiled_entitlement(ttl={"default": "5m", "max": "10m"})
+    entitlements = [item.entitlement for item in whole(ROLES).compiled]
+    radii = [radius(entitlement, engines()) for entitlement in entitlements]
+    for present in ({}, {item.path: item for item in old.objects}):
+        data = plan_data(made(present=present), radii)
+        Draft202012Validator(schema).validate(data)
+        assert set(data) == set(schema["properties"])
+        for name in ("changes", "blast_radius"):
+            fields = schema["properties"][name]["items"]["properties"]
+            assert all(set(one) == set(fields) for one in json.loads(json.dumps(data[name])))
+        assert set(json.loads(json.dumps(data["summary"]))) == {str(action) for action in Action}
+    replaced = json.loads(json.dumps(plan_data(made(present={item.path: item for item in old.objects}), radii)))
+    assert {one["replaces"] for one in replaced["changes"]} == {None, *(item.path for item in old.objects)}
+
+
+def test_what_is_enforced_by_vault_by_the_broker_and_by_nobody_is_told_apart() -> None:
+    """C6, C7: what Vault holds survives us."""
+    exact = radius(compiled_entitlement().entitlement, engines()).controls
+    assert (exact["eligibility"], exact["scope"], exact["revocation"]) == (Point.ENGINE,) * 3
+    assert (exact["approval"], exact["window"]) == (Point.NONE,) * 2
+    wide = compiled_entitlement(
+        eligibility=[{"issuer": "dev", "subject": {"glob": "repo:acme/*:ref:refs/heads/main"}}],
+        context={"networks": ["10.0.0.0/8"]},
+    )
+    told = radius(wide.entitlement, engines()).controls
+    assert (told["eligibility"], told["network"]) == (Point.BROKER,) * 2
+
+
+def test_the_blast_radius_is_a_table_of_every_entitlement(capsys: pytest.CaptureFixture[str]) -> None:
+    """C4."""
+    print_radii([radius(item.entitlement, engines()) for item in whole(ROLES).compiled])
+    shown = capsys.readouterr().out
+    for item in whole(ROLES).compiled:
+        assert item.entitlement.name in shown
+    assert "may read (country, id, name) of sales.customers in orders" in shown
+    assert "provable" in shown
 
 
 def test_a_plan_comes_out_of_its_file_as_it_went_in(tmp_path: Path) -> None:
