@@ -33,6 +33,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -73,6 +74,7 @@ from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
 from controlplane.vault.prober import prober_name
@@ -129,6 +131,8 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    param: "Param | None"
+    """Who makes roles for single grants."""
     skew: Skew
     targets: Mapping[str, TargetProber]
     """By kind."""
@@ -162,6 +166,8 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
+        if self.param is not None:
+            self.param.close()
         self.store.close()
 
 
@@ -177,6 +183,8 @@ def wire(settings: Settings) -> ControlPlane:
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param)
+    own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -204,6 +212,7 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
+        roles=own_roles,
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
     broker.transport.observe = metrics.vault_call
@@ -223,6 +232,7 @@ def wire(settings: Settings) -> ControlPlane:
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
+        sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
@@ -259,6 +269,7 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
         meanwhile=threads,
+        roles=own_roles,
     )
     tells = [
         TellSink(
@@ -368,6 +379,7 @@ def wire(settings: Settings) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
+        param=param,
         skew=skew,
         targets=targets,
         threads=threads,
@@ -376,6 +388,19 @@ def wire(settings: Settings) -> ControlPlane:
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling
         ),
     )
+
+
+class Param:
+    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity) -> None:
+        self._session = _session(vault, identity, "vault.param")
+        self.client = VaultClient(_server(vault), self._session)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+        self._session.close()
 
 
 @contextmanager
@@ -418,6 +443,10 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
+def _nothing() -> None:
+    """No roles of single grants are made here, so none are left behind."""
 
 
 def _open() -> None:

@@ -105,6 +105,8 @@ def _trust(settings: "Settings") -> "Trust":
         "sync": sync.key_file if sync else directory / "sync.pem",
         "responder": directory / "responder.pem",
     }
+    if settings.vault.param is not None:
+        files["param"] = settings.vault.param.key_file
     return Trust(**{f"{name}_key_pem": load_or_create(file).public_pem for name, file in files.items()})
 
 

@@ -44,6 +44,7 @@ def write_configuration(
             "mounts": dict(layout.mounts),
             "broker": _identity(layout, keys, "broker"),
             "sync": _identity(layout, keys, "sync"),
+            "param": _identity(layout, keys, "param"),
         },
         "issuers": [{"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE]}],
         "targets": {

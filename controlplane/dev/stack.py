@@ -290,7 +290,7 @@ class Stack:
         self.say(f"{'Started' if started else 'Runs already:'} {what} (process {process.pid}).")
 
 
-_KEYS: Final = ("task", "broker", "sync", "responder")
+_KEYS: Final = ("task", "broker", "sync", "responder", "param")
 _LIMIT: Final = timedelta(seconds=10)
 """What openbao.hcl says."""
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
 from pydantic import AfterValidator, Field, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
@@ -56,6 +56,8 @@ Extension = Literal["permit-pty", "permit-port-forwarding", "permit-agent-forwar
 class SshScope(Scope):
     """Logins as these accounts, at every server that trusts the certificate authority of Vault's SSH mount."""
 
+    narrows: ClassVar[Mapping[str, Placing]] = {"principals": Placing.ALONE}
+
     principals: tuple[Principal, ...] = Field(min_length=1, max_length=16, description="Accounts at the servers.")
     source_addresses: tuple[Annotated[Network, AfterValidator(_network)], ...] = Field(
         default=(), max_length=32, description="The login comes from one of these networks."
@@ -91,7 +93,7 @@ class SshEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`. Vault keeps no lease of a certificate."""
-        return Places(roles=f"{mount}/roles", leases=None, holds=None)
+        return Places(roles=f"{mount}/roles", leases=None, holds=None, own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One role. All fields are written, so that none is left to a default of some server version."""

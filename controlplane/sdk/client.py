@@ -81,7 +81,7 @@ class Shorthold:
         """Close the connections."""
         self._http.clear()
 
-    def request(self, asked: Mapping[str, str | None], *, key: str | None = None) -> dict[str, Any]:
+    def request(self, asked: Mapping[str, object], *, key: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants`: the answer of 201 or 202 as it came. Without a `key` the call makes one of its own.
 
         Raises: AnsweredError: refused, with reasons; UnreachableError: unknown, ask again with the same `key`.
@@ -90,7 +90,7 @@ class Shorthold:
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("grant", "POST", "/v1/grants", body, headers)
 
-    def explain(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
+    def explain(self, asked: Mapping[str, object]) -> dict[str, Any]:
         """`POST /v1/grants?dry_run=1`: what would be decided, with every reason; nothing is made."""
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("decision", "POST", "/v1/grants?dry_run=1", body)

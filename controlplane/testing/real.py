@@ -29,6 +29,7 @@ from controlplane.sync.plan import PlanSync
 from controlplane.testing.entitlements import document, entitlement
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
 from controlplane.wiring import TASK_KEY, ControlPlane, identity_client, wire
 from controlplane.world import RandomIds, SystemClock
@@ -67,7 +68,7 @@ class RealPlane:
         auth_mount = f"shorthold-{self.prefix}"
         own = {
             name: VaultIdentity(mount=f"{auth_mount}-{name}", role=name, key_file=keys / f"{name}.pem")
-            for name in ("broker", "sync")
+            for name in ("broker", "sync", "param")
         }
         self.settings = Settings(
             roles=self.directory / "roles",
@@ -85,9 +86,10 @@ class RealPlane:
                 max_request_duration=timedelta(seconds=5),
                 broker=own["broker"],
                 sync=own["sync"],
+                param=own["param"],
             ),
         )
-        pems = {name: load_or_create(keys / f"{name}.pem").public_pem for name in ("broker", "sync", "responder")}
+        pems = {name: load_or_create(keys / f"{name}.pem").public_pem for name in IDENTITIES}
         task = load_or_create(keys / TASK_KEY).public_pem
         trust = Trust(task_key_pem=task, **{f"{name}_key_pem": pem for name, pem in pems.items()})
         bootstrap(self.root, self.layout, trust, apply=True)
@@ -122,13 +124,14 @@ class RealPlane:
             raise AssertionError("the control plane does not take the entitlements up")
         return wanted
 
-    def grant(self, name: str, *, ttl: str | None = None) -> Delivered:
+    def grant(self, name: str, *, ttl: str | None = None, **parameters: str) -> Delivered:
         """A grant for the agent. Raises what `RequestGrant` raises."""
         asked = GrantRequest(
             entitlement=name,
             task=TaskId("T-1"),
             intent="answer-question",
             ttl=None if ttl is None else parse_duration(ttl),
+            parameters=parameters,
         )
         return self.plane.request(self.who(), asked)
 

@@ -38,10 +38,14 @@ class Trust:
     broker_key_pem: str
     sync_key_pem: str
     responder_key_pem: str
+    param_key_pem: str | None = None
+    """None where no entitlement has parameters: then nobody may make roles for single grants."""
 
-    def key_of(self, identity: str) -> str:
-        """The key of `broker`, `sync` or `responder`."""
-        return {"broker": self.broker_key_pem, "sync": self.sync_key_pem, "responder": self.responder_key_pem}[identity]
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """The key of each identity that there is to be."""
+        known = {"broker": self.broker_key_pem, "sync": self.sync_key_pem, "responder": self.responder_key_pem}
+        return known if self.param_key_pem is None else {**known, "param": self.param_key_pem}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,7 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
         ConfigurationError: a name of the layout is no good, or a mount of ours is something else already.
         VaultRefusedError, VaultUnavailableError: how far it came stands in Vault: run it again.
     """
-    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES}
+    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES if identity in trust.keys}
     items: list[BootstrapItem] = []
     for wanted in _everything(client, layout, trust, policies):
         items.append(BootstrapItem(path=wanted.path, what=wanted.what, action=wanted.action))
@@ -97,10 +101,10 @@ def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Map
     yield from _auth(
         client, auths, layout.auth_mount, what="where tasks log in", key=trust.task_key_pem, ceiling=CEILING
     )
-    for identity in IDENTITIES:
+    for identity in policies:
         mount = identity_name(layout, identity)
         yield from _auth(
-            client, auths, mount, what=f"where {identity} logs in", key=trust.key_of(identity), ceiling=SESSION_TTL
+            client, auths, mount, what=f"where {identity} logs in", key=trust.keys[identity], ceiling=SESSION_TTL
         )
         yield _policy(client, mount, f"what {identity} may do", policies[identity])
         yield _identity_role(client, mount, identity, exists=f"{mount}/" in auths)
