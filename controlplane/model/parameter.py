@@ -152,10 +152,13 @@ def filled(value: JsonValue, values: Mapping[str, str]) -> JsonValue:
 
 
 def opened(text: str) -> str | None:
-    """`text` as Vault's pattern for every value: `*` for its parameters; None where no pattern can say it."""
+    """`text` as Vault's pattern for every value: `*` for its parameters; None where no pattern can say it.
+
+    Vault takes `*` at one end for anything, and alone, or in the middle, for a star.
+    """
     parts = _PLACEHOLDER.split(text)
     before, after = parts[0], parts[-1]
-    return None if before and after else f"{before}*{after}"
+    return f"{before}*{after}" if bool(before) != bool(after) else None
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -183,4 +183,7 @@ def test_what_has_no_parameters_compiles_as_before() -> None:
 def test_braces_are_filled_once() -> None:
     assert filled({"a": ["{x}", "{y}"], "b": 1}, {"x": "{y}"}) == {"a": ["{y}", "{y}"], "b": 1}
     assert placeholders(("{x}", {"k": ["{y}{X}{1}"]}, 5)) == {"x", "y"}
-    assert (opened("a-{x}"), opened("{x}.b"), opened("{x}-{y}.b"), opened("a{x}b")) == ("a-*", "*.b", "*.b", None)
+    assert (opened("a-{x}"), opened("{x}.b"), opened("{x}-{y}.b"), opened("a{x}b"), opened("{x}")) == (
+        *("a-*", "*.b", "*.b"),
+        *(None, None),
+    )

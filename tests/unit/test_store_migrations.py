@@ -16,7 +16,7 @@ import controlplane.stores
 from controlplane.audit.chain import GENESIS, seal_head
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.stores.rows import grant_row
-from controlplane.stores.schema import audit_head, grants, metadata
+from controlplane.stores.schema import audit_head, grants, metadata, tasks
 from controlplane.stores.sql import open_store
 from controlplane.stores.upgrade import LATEST
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant
@@ -123,9 +123,12 @@ def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
         then = {column["name"] for column in inspect(connection).get_columns("grants")}
         row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
         connection.execute(grants.insert().values(**row))
+        old = sample_grant()
+        if inspect(connection).has_table("tasks"):  # since then a grant's task is saved with it
+            begun = {"workload": old.workload, "id": old.task, "depth": 1, "begun_at": old.requested_at}
+            connection.execute(tasks.insert().values(**begun))
     engine.dispose()
     store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
-    old = sample_grant()
     assert store.grant(old.id) == old
     assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
         (old.task, old.requested_at)
