@@ -189,7 +189,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
-    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
     own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
@@ -403,8 +403,8 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
 class Param:
     """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
 
-    def __init__(self, vault: VaultSettings, identity: VaultIdentity) -> None:
-        self._session = _session(vault, identity, "vault.param")
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
+        self._session = _session(vault, identity, "vault.param", clock)
         self.client = VaultClient(_server(vault), self._session)
 
     def close(self) -> None:

@@ -102,7 +102,10 @@ class Ask(Body):
     ttl: Span | None = None
     parent: TaskName | None = None
     parameters: dict[ParameterName, Annotated[str, Field(pattern=VALUE)]] = Field(
-        default={}, max_length=8, description="The values that the entitlement is narrowed to, by name."
+        default={},
+        max_length=8,
+        description="The values that the entitlement is narrowed to, by name.",
+        json_schema_extra={"additionalProperties": False},
     )
 
 

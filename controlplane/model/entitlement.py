@@ -309,7 +309,10 @@ class Entitlement(Document):
     eligibility: tuple[Eligibility, ...] = Field(min_length=1)
     context: Context = Context()
     parameters: dict[ParameterName, Parameter] = Field(
-        default={}, max_length=8, description="What a request narrows it to; {name} stands for one in a scope."
+        default={},
+        max_length=8,
+        description="What a request narrows it to; {name} stands for one in a scope.",
+        json_schema_extra={"additionalProperties": False},
     )
     scopes: tuple[SerializeAsAny[Annotated[Scope, BeforeValidator(_by_engine)]], ...] = Field(min_length=1)
     ttl: TtlRange

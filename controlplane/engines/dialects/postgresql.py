@@ -204,7 +204,10 @@ class PostgresqlScope(DatabaseScope):
     privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
     sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
     rows: dict[RowName, RowValue] = Field(
-        default={}, max_length=8, description="Only rows of these, by row security of the tables' owner."
+        default={},
+        max_length=8,
+        description="Only rows of these, by row security of the tables' owner.",
+        json_schema_extra={"additionalProperties": False},
     )
 
     narrows: ClassVar[Mapping[str, Placing]] = {"rows": Placing.PART}
