@@ -11,12 +11,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect
+from sqlalchemy.schema import SchemaItem
 
 import controlplane.stores
 from controlplane.audit.chain import GENESIS, seal_head
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.stores.rows import grant_row
-from controlplane.stores.schema import audit_head, grants, metadata, tasks
+from controlplane.stores.schema import audit_head, grants, metadata
 from controlplane.stores.sql import open_store
 from controlplane.stores.upgrade import LATEST
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant
@@ -36,11 +37,16 @@ def schema(path: Path) -> set[tuple[str, str, str]]:
         return set(database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master"))
 
 
+def is_on_sqlite(item: SchemaItem, *_: object) -> bool:
+    return item.info.get("only") in {None, "sqlite"}
+
+
 def test_the_versions_make_the_tables_that_the_code_knows(path: Path) -> None:
     open_and_close(path)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_object": is_on_sqlite}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, metadata) == []
     engine.dispose()
 
@@ -123,16 +129,14 @@ def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
         then = {column["name"] for column in inspect(connection).get_columns("grants")}
         row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
         connection.execute(grants.insert().values(**row))
-        old = sample_grant()
-        if inspect(connection).has_table("tasks"):  # since then a grant's task is saved with it
-            begun = {"workload": old.workload, "id": old.task, "depth": 1, "begun_at": old.requested_at}
-            connection.execute(tasks.insert().values(**begun))
     engine.dispose()
     store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
+    old = sample_grant()
     assert store.grant(old.id) == old
-    assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
-        (old.task, old.requested_at)
-    ]
+    if released < "0009":  # that release began tasks itself
+        assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
+            (old.task, old.requested_at)
+        ]
     with store.transaction() as tx:
         tx.add(sample_grant(2), sample_event(2))
     assert [link.seq for link in store.links()] == [1]

@@ -1,10 +1,10 @@
-"""The tenth version: the values to which a grant is narrowed, as a JSON object; none where it has no parameters."""
+"""The eleventh version: the values to which a grant is narrowed, as a JSON object; none where it has no parameters."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
