@@ -220,11 +220,11 @@ class RequestGrant:
 
 
 def in_step(skew: Skew) -> None:
-    """Raises: ClockOffError: our clock is so far from Vault's that deadlines and tokens would be misjudged."""
+    """Raises: ClockOffError: our clock is so far off that deadlines and tokens would be misjudged."""
     ahead = skew()
     if ahead is not None and abs(ahead) > MAX_SKEW:
         way = "ahead of" if ahead > timedelta(0) else "behind"
-        raise ClockOffError(f"this machine's clock is {abs(ahead).total_seconds():.0f} s {way} Vault's")
+        raise ClockOffError(f"this machine's clock is {abs(ahead).total_seconds():.0f} s {way} Vault's or the store's")
 
 
 def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) -> dict[str, JsonValue]:
