@@ -12,6 +12,21 @@ T = TypeVar("T")
 _HIDDEN: Final = "[redacted]"
 _SHORTEST: Final = 4
 """What is shorter would be found by chance in any text."""
+_PUBLIC: Final = frozenset(
+    {
+        "username",
+        "dn",
+        "principals",
+        "namespace",
+        "vhost",
+        "key",
+        "certificate",
+        "issuing_ca",
+        "ca_chain",
+        "serial_number",
+    }
+)
+"""Fields that tell who is meant, as logs do: whoever reads them opens nothing with them."""
 
 
 class Credential:
@@ -131,7 +146,7 @@ class Access:
                 credential.forget()
 
     def redacted(self, value: T) -> T:
-        """`value` with every issued secret in its texts replaced, however deep: what may go to a model or a log."""
+        """`value` with every issued secret replaced in its texts, bytes, lists, tuples and dicts; the rest stays."""
         self.check()
         secrets = sorted({text for text in self._texts() if len(text) >= _SHORTEST}, key=len, reverse=True)
         return cast("T", _without(value, secrets))
@@ -139,6 +154,8 @@ class Access:
     def _texts(self) -> Iterator[str]:
         for credential in self._credentials.values():
             for name in credential:
+                if name in _PUBLIC:
+                    continue
                 text = credential[name]
                 yield text
                 if "\n" in text.strip():  # a key, say: its lines one by one, as an escaping or a log would cut it

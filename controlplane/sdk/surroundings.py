@@ -17,6 +17,7 @@ from controlplane.sdk import identity as known
 from controlplane.sdk.identity import Identity
 
 _API: Final = "http://127.0.0.1:8700"
+_OWN: Final = frozenset({"SHORTHOLD_TOKEN", "SHORTHOLD_TOKEN_FILE", "SHORTHOLD_TOKEN_COMMAND"})
 _VAULT: Final = "http://127.0.0.1:8200"
 
 
@@ -66,6 +67,16 @@ def surroundings(*, identity: Identity | None = None) -> Surroundings:
         addr=os.environ.get("SHORTHOLD_ADDR") or _API,
         vault=_vault(os.environ),
     )
+
+
+def for_child(**more: str) -> dict[str, str]:
+    """The environment of a program that is handed a credential: with `more`, and without what says who we are."""
+    return {**{name: value for name, value in os.environ.items() if name not in _OWN}, **more}
+
+
+def runtime_directory() -> str | None:
+    """XDG_RUNTIME_DIR: a directory in memory that is only this user's, where there is one."""
+    return os.environ.get("XDG_RUNTIME_DIR")
 
 
 def own(names: Mapping[str, str]) -> Identity:
