@@ -58,7 +58,7 @@ def from_command(*command: str) -> Identity:
 
 
 def from_kubernetes(path: str | Path = PROJECTED) -> Identity:
-    """A projected service-account token, which the kubelet rotates. Source: Kubernetes docs, projected volumes."""
+    """A pod's projected token, which the kubelet rotates. Source: Kubernetes docs, "Projected Volumes"."""
     return from_file(path)
 
 
@@ -94,7 +94,7 @@ def from_spiffe(*, audience: str = AUDIENCE) -> Identity:
             raise ConfigurationError("for SPIFFE install the extra: shorthold[spiffe]") from None
         try:
             with spiffe.WorkloadApiClient() as workload:
-                return _some(str(workload.fetch_jwt_svid({audience}).token), "the SPIFFE Workload API")
+                return _some(str(workload.fetch_jwt_svid({audience}, timeout=_WITHIN).token), "the SPIFFE Workload API")
         except Exception as error:  # noqa: BLE001 # its own kinds, and those of gRPC
             raise ConfigurationError(f"the SPIFFE Workload API gave no token: {type(error).__name__}") from None
 
