@@ -60,13 +60,14 @@ from controlplane.model.errors import (
 )
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
-from controlplane.ports import Entitlements, Prober, Roles, Skew
+from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
 from controlplane.probers import TargetProber, Unconfigured, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
+from controlplane.stores.clock import StoreClock
 from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
@@ -129,7 +130,9 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    clock: StoreClock
     skew: Skew
+    """Of `clock`, from Vault's."""
     targets: Mapping[str, TargetProber]
     """By kind."""
     threads: Threads
@@ -139,7 +142,7 @@ class ControlPlane:
     def missing(self) -> Mapping[str, str]:
         """What stands in the way of a grant now, and why; empty when nothing does."""
         found: dict[str, str] = {}
-        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.skew)))
+        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.request.skew)))
         for what, check in checks:
             try:
                 check()
@@ -165,15 +168,18 @@ class ControlPlane:
         self.store.close()
 
 
-def wire(settings: Settings) -> ControlPlane:
+def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     """Build it. Nothing is asked of Vault yet: a control plane starts, and can be asked, while Vault is down.
+
+    `machine` is this machine's clock, where a test gives it another one.
 
     Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
     """
-    clock, ids, threads = SystemClock(), RandomIds(), Threads(_MEANWHILE)
+    ids, threads = RandomIds(), Threads(_MEANWHILE)
+    clock = StoreClock(machine or SystemClock(), threads)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
-    session = _session(settings.vault, settings.vault.broker, "vault.broker")
+    session = _session(settings.vault, settings.vault.broker, "vault.broker", clock)
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
@@ -184,6 +190,8 @@ def wire(settings: Settings) -> ControlPlane:
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     chain_key = _audit_key(settings)
     store = open_store(settings.store.url, audit_key=chain_key)
+    if store.instant is not None:
+        clock.follow(store.instant)
     spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
@@ -205,7 +213,7 @@ def wire(settings: Settings) -> ControlPlane:
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
     )
-    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     broker.transport.observe = metrics.vault_call
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
@@ -274,7 +282,8 @@ def wire(settings: Settings) -> ControlPlane:
     ]
     situate = Situate(clock=clock, environment=settings.environment)
     policy = CedarPolicy(settings.policies_directory)
-    skew = VaultSkew(broker.transport, clock)
+    from_vault = VaultSkew(broker.transport, clock)
+    skew = _furthest(from_vault, clock.ahead)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -368,7 +377,8 @@ def wire(settings: Settings) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
-        skew=skew,
+        clock=clock,
+        skew=from_vault,
         targets=targets,
         threads=threads,
         epochs=epochs,
@@ -381,7 +391,7 @@ def wire(settings: Settings) -> ControlPlane:
 @contextmanager
 def identity_client(vault: VaultSettings, identity: VaultIdentity) -> Generator[VaultClient]:
     """One of our identities at Vault, for as long as the block lasts."""
-    session = _session(vault, identity, "vault.sync")
+    session = _session(vault, identity, "vault.sync", SystemClock())
     client = VaultClient(_server(vault), session)
     try:
         yield client
@@ -397,7 +407,7 @@ def sync_roles(vault: VaultSettings) -> Roles:
     """
     operator = server_token()
     if operator is None:
-        token: TokenSource = _session(vault, vault.sync, "vault.sync")
+        token: TokenSource = _session(vault, vault.sync, "vault.sync", SystemClock())
     else:
         token = _always(operator)
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
@@ -420,6 +430,15 @@ def _audit_key(settings: Settings) -> Secret:
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
 
 
+def _furthest(*skews: Skew) -> Skew:
+    """How far the clocks that we go by are off, by the one that is off most."""
+
+    def furthest() -> timedelta | None:
+        return max((ahead for skew in skews if (ahead := skew()) is not None), key=abs, default=None)
+
+    return furthest
+
+
 def _open() -> None:
     """No gate: somebody else guards this store."""
 
@@ -440,15 +459,15 @@ def _server(vault: VaultSettings) -> Server:
     )
 
 
-def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) -> JwtSession:
+def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str, clock: Clock) -> JwtSession:
     if identity is None:
         instead = ", or BAO_TOKEN or VAULT_TOKEN an operator's token" if name == "vault.sync" else ""
         raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
     signer = load(identity.key_file)
-    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
+    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=clock, ids=RandomIds())
 
 
-def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dict[str, TargetProber]:
+def _targets(settings: Settings, broker: VaultClient, clock: Clock) -> dict[str, TargetProber]:
     """The prober of each kind of target that there is."""
     logins = _ProberLogins(broker, settings.vault, clock)
     found: dict[str, TargetProber] = {}
@@ -461,7 +480,7 @@ def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dic
 class _ProberLogins:
     """The prober's own credentials, issued by Vault like everybody's."""
 
-    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: SystemClock) -> None:
+    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: Clock) -> None:
         self._broker, self._vault, self._clock = broker, vault, clock
 
     def __call__(self, connection: str) -> ProberLogin:

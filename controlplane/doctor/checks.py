@@ -89,6 +89,13 @@ class Doctor:
             yield sound("vault", f"unsealed and active, version {status.get('version', 'unknown')}")
 
     def _clock_skew(self) -> Iterable[Finding]:
+        own = self.plane.clock.ahead()
+        if abs(own) > _SKEW:
+            yield advice(
+                "clock",
+                f"this machine's is {own.total_seconds():+.0f} s from the store's, which counts",
+                "Synchronise it: more than 30 s off, this machine grants nothing.",
+            )
         away = self.plane.skew()
         if away is None:
             yield advice("clock", "Vault tells no Date", "Compare the clocks.")

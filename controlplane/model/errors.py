@@ -218,10 +218,15 @@ class OwnReviewError(ControlPlaneError):
 
 
 class ClockOffError(ControlPlaneError):
-    """This machine's clock differs too far from Vault's: no grant is made by it, and what is open is ended as ever."""
+    """This machine's clock differs too far from Vault's or the store's.
+
+    No grant is made by it, and what is open is ended as ever.
+    """
 
     code, status, exit_status = "clock-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Set the clock of this machine, or of Vault's, by a time server; it is looked at again twice a minute."
+    hint = (
+        "Set the clocks of this machine, of Vault and of the store by a time server; they are looked at all the time."
+    )
 
 
 class NotSyncedError(ControlPlaneError):

@@ -22,6 +22,7 @@ from controlplane.model.grant import Grant, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.request import GrantRequest
+from controlplane.ports import Clock
 from controlplane.settings import KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings, WorkerSettings
 from controlplane.sync.apply import ApplySync
 from controlplane.sync.compile import compiled
@@ -47,6 +48,10 @@ class RealPlane:
     openbao: OpenBao
     root: VaultClient
     issuer: DevIssuer
+    url: str | None = None
+    """Of its store; SQLite in `directory` where it is not given."""
+    machine: Clock | None = None
+    """What its machine's clock shows, where that is not the time."""
     plane: ControlPlane = field(init=False)
     settings: Settings = field(init=False)
 
@@ -73,7 +78,9 @@ class RealPlane:
             roles=self.directory / "roles",
             policies=shipped("roles") / "policies",
             environment="dev",
-            store=StoreSettings(url=f"sqlite:///{self.directory / 'shorthold.db'}"),
+            store=StoreSettings(
+                url=self.url or f"sqlite:///{self.directory / 'shorthold.db'}", spool=self.directory / "spool"
+            ),
             keys=KeysSettings(directory=keys),
             issuers=(OidcOptions(name="dev", url=self.issuer.url, audiences=("shorthold",)),),
             worker=WorkerSettings(tick=timedelta(milliseconds=200), reconcile=timedelta(seconds=1)),
@@ -91,7 +98,7 @@ class RealPlane:
         task = load_or_create(keys / TASK_KEY).public_pem
         trust = Trust(task_key_pem=task, **{f"{name}_key_pem": pem for name, pem in pems.items()})
         bootstrap(self.root, self.layout, trust, apply=True)
-        self.plane = wire(self.settings)
+        self.plane = wire(self.settings, machine=self.machine)
         self.plane.worker.start()
 
     def stop(self) -> None:
