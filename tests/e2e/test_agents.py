@@ -137,8 +137,8 @@ def binaries() -> Path:
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-def command(site: Site, *words: str, ttl: str = "1m") -> tuple[Sequence[str], dict[str, str]]:
-    ask = ("orders-read", "--task", "T-exec", "--intent", "answer-question", "--ttl", ttl)
+def command(site: Site, *words: str, task: str = "T-exec", ttl: str = "1m") -> tuple[Sequence[str], dict[str, str]]:
+    ask = ("orders-read", "--task", task, "--intent", "answer-question", "--ttl", ttl)
     environment = environment_with(
         PATH=f"{binaries()}{os.pathsep}{os.environ['PATH']}",
         SHORTHOLD_ADDR=site.stack.api,
@@ -161,7 +161,9 @@ def test_c5_exec_hands_psql_a_login_that_is_gone_when_psql_is(site: Site, tmp_pa
 
 def test_p02_killed_with_9_the_access_ends_by_its_time(site: Site, tmp_path: Path) -> None:
     script = "echo $$ $U $P; exec sleep 60"
-    words, environment = command(site, "--env", "U=username", "--env", "P=password", "--", "sh", "-c", script, ttl="6s")
+    words, environment = command(
+        site, "--env", "U=username", "--env", "P=password", "--", "sh", "-c", script, task="T-killed", ttl="6s"
+    )
     with subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         child, user, password = process.stdout.readline().split()
