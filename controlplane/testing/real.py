@@ -73,7 +73,7 @@ class RealPlane:
         auth_mount = f"shorthold-{self.prefix}"
         own = {
             name: VaultIdentity(mount=f"{auth_mount}-{name}", role=name, key_file=keys / f"{name}.pem")
-            for name in ("broker", "sync", "param")
+            for name in IDENTITIES
         }
         self.settings = Settings(
             roles=self.directory / "roles",
@@ -94,14 +94,19 @@ class RealPlane:
                 broker=own["broker"],
                 sync=own["sync"],
                 param=own["param"],
+                drift=own["drift"],
             ),
         )
-        pems = {name: load_or_create(keys / f"{name}.pem").public_pem for name in IDENTITIES}
-        task = load_or_create(keys / TASK_KEY).public_pem
-        trust = Trust(task_key_pem=task, **{f"{name}_key_pem": pem for name, pem in pems.items()})
-        bootstrap(self.root, self.layout, trust, apply=True)
+        self.bootstrap()
         self.plane = wire(self.settings, machine=self.machine)
         self.plane.worker.start()
+
+    def bootstrap(self) -> None:
+        """Set the server up; again after a connection is made, so that it has a prober. Repeating it is fine."""
+        keys = self.settings.keys.directory
+        pems = {f"{name}_key_pem": load_or_create(keys / f"{name}.pem").public_pem for name in IDENTITIES}
+        task = load_or_create(keys / TASK_KEY).public_pem
+        bootstrap(self.root, self.layout, Trust(task_key_pem=task, **pems), apply=True)
 
     def stop(self) -> None:
         """Stop it, and take its mounts, and every lease that hangs from them, out of the server."""

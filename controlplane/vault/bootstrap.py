@@ -5,7 +5,7 @@ run does nothing. It is the same on the embedded server and on somebody else's.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -38,13 +38,19 @@ class Trust:
     broker_key_pem: str
     sync_key_pem: str
     responder_key_pem: str
+    drift_key_pem: str
     param_key_pem: str | None = None
     """None where no entitlement has parameters: then nobody may make roles for single grants."""
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """The key of each identity that there is to be."""
-        known = {"broker": self.broker_key_pem, "sync": self.sync_key_pem, "responder": self.responder_key_pem}
+        """The key of each of `IDENTITIES` that there is to be."""
+        known = {
+            "broker": self.broker_key_pem,
+            "sync": self.sync_key_pem,
+            "responder": self.responder_key_pem,
+            "drift": self.drift_key_pem,
+        }
         return known if self.param_key_pem is None else {**known, "param": self.param_key_pem}
 
 
@@ -89,6 +95,28 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
         if apply and wanted.action != "none":
             client.write(wanted.path, wanted.body)
     return items
+
+
+def made(client: VaultClient, layout: Layout) -> Sequence[str]:
+    """The identities that there have to be: `param` only where somebody has made it."""
+    path = f"sys/policies/acl/{identity_name(layout, 'param')}"
+    return [name for name in IDENTITIES if name != "param" or client.read(path) is not None]
+
+
+def identities(client: VaultClient, layout: Layout) -> Iterator[BootstrapItem]:
+    """Policies and roles of our identities, probers among them, held against what bootstrap writes; nothing is written.
+
+    Raises: ConfigurationError, VaultRefusedError, VaultUnavailableError: the rest was not looked at.
+    """
+    wanted: list[_Wanted] = []
+    for identity in made(client, layout):
+        mount = identity_name(layout, identity)
+        wanted.append(_policy(client, mount, f"what {identity} may do", policy_of(layout, identity)))
+        wanted.append(_identity_role(client, mount, identity, exists=True))
+    if (database := layout.mounts.get("database")) is not None:
+        wanted += _probers(client, layout, database, exists=True)
+    for item in wanted:
+        yield BootstrapItem(path=item.path, what=item.what, action=item.action)
 
 
 def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Mapping[str, str]) -> Iterator[_Wanted]:
@@ -243,4 +271,4 @@ def _same(current: JsonValue, wanted: JsonValue) -> bool:
     return current == wanted or (not current and not wanted)
 
 
-__all__ = ["BootstrapItem", "Trust", "bootstrap"]
+__all__ = ["BootstrapItem", "Trust", "bootstrap", "identities"]
