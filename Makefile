@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide bench-plan lock clean
+.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide bench-plan bench-cli lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,9 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules (hours); SEED=n STORE=… repeats one
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(STORE),--store $(STORE))
+chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules FROM=0 on; SEED=n STORE=… repeats one
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--from $(or $(FROM),0) --seeds $(or $(SEEDS),1000)) \
+	  $(if $(STORE),--store $(STORE))
 
 fuzz: $(READY) ## Try hundreds of requests on every route of the API, for every kind of caller (minutes)
 	@FUZZ_EXAMPLES=200 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/unit/test_http_schema.py --timeout=3600
@@ -58,6 +59,9 @@ bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitle
 
 bench-plan: $(READY) ## Measure a plan of 1 000 entitlements, cold, and count what it asks Vault
 	@$(BIN)/python -m benchmarks.plan
+
+bench-cli: $(READY) ## Measure how fast commands start, against a bare click program
+	@$(BIN)/python -m benchmarks.cli
 
 lock: ## Renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \

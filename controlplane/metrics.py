@@ -4,6 +4,7 @@ With several processes on one listener each keeps its figures in a file of its o
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -40,7 +41,13 @@ class Metrics:
     """One for each process. Every label has a handful of values, known before anybody asks for anything (L13)."""
 
     def __init__(
-        self, *, clock: Clock, store: Store, cursors: Cursors | None = None, sinks: Sequence[str] = ()
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        cursors: Cursors | None = None,
+        sinks: Sequence[str] = (),
+        ahead: Callable[[], timedelta] = timedelta,
     ) -> None:
         own = CollectorRegistry()
         self._requests = Histogram(
@@ -70,7 +77,7 @@ class Metrics:
         )
         self._shared = bool(getattr(ValueClass, "_multiprocess", False))
         self._own = own
-        self._store = _StoreFigures(clock, store, cursors, sinks)
+        self._store = _StoreFigures(clock, store, cursors, sinks, ahead)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -114,11 +121,24 @@ class Metrics:
 class _StoreFigures(Collector):
     """What the store knows when it is asked: open grants only, over their indexes."""
 
-    def __init__(self, clock: Clock, store: Store, cursors: Cursors | None, sinks: Sequence[str]) -> None:
-        self._clock, self._store, self._cursors, self._sinks = clock, store, cursors, sinks
+    def __init__(
+        self,
+        clock: Clock,
+        store: Store,
+        cursors: Cursors | None,
+        sinks: Sequence[str],
+        ahead: Callable[[], timedelta],
+    ) -> None:
+        self._clock, self._store, self._cursors, self._sinks, self._ahead = clock, store, cursors, sinks, ahead
 
     @override
     def collect(self) -> Iterator[Metric]:
+        ahead = GaugeMetricFamily(
+            "shorthold_clock_ahead_seconds",
+            "How far this machine's clock is ahead of the one that all replicas follow.",
+        )
+        ahead.add_metric((), self._ahead().total_seconds())
+        yield ahead
         up = GaugeMetricFamily("shorthold_store_up", "Whether the store answers.")
         try:
             figures = list(self._figures())

@@ -34,6 +34,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -61,13 +62,14 @@ from controlplane.model.errors import (
 )
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
-from controlplane.ports import Entitlements, Prober, Roles, Skew
+from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
 from controlplane.probers import TargetProber, Unconfigured, Weighs, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
+from controlplane.stores.clock import StoreClock
 from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
@@ -76,6 +78,7 @@ from controlplane.sync.drift import Expected, FindDrift
 from controlplane.sync.watch import WatchDrift
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
 from controlplane.vault.lookout import VaultLookout
@@ -135,7 +138,11 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    param: "Param | None"
+    """Who makes roles for single grants."""
+    clock: StoreClock
     skew: Skew
+    """Of `clock`, from Vault's."""
     targets: Mapping[str, TargetProber]
     """By kind."""
     threads: Threads
@@ -145,7 +152,7 @@ class ControlPlane:
     def missing(self) -> Mapping[str, str]:
         """What stands in the way of a grant now, and why; empty when nothing does."""
         found: dict[str, str] = {}
-        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.skew)))
+        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.request.skew)))
         for what, check in checks:
             try:
                 check()
@@ -168,21 +175,28 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
+        if self.param is not None:
+            self.param.close()
         self.store.close()
 
 
-def wire(settings: Settings) -> ControlPlane:
+def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     """Build it. Nothing is asked of Vault yet: a control plane starts, and can be asked, while Vault is down.
+
+    `machine` is this machine's clock, where a test gives it another one.
 
     Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
     """
-    clock, ids, threads = SystemClock(), RandomIds(), Threads(_MEANWHILE)
+    ids, threads = RandomIds(), Threads(_MEANWHILE)
+    clock = StoreClock(machine or SystemClock(), threads)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
-    session = _session(settings.vault, settings.vault.broker, "vault.broker")
+    session = _session(settings.vault, settings.vault.broker, "vault.broker", clock)
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
+    own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -190,6 +204,8 @@ def wire(settings: Settings) -> ControlPlane:
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     chain_key = _audit_key(settings)
     store = open_store(settings.store.url, audit_key=chain_key)
+    if store.instant is not None:
+        clock.follow(store.instant)
     spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
@@ -210,8 +226,9 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
+        roles=own_roles,
     )
-    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     broker.transport.observe = metrics.vault_call
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
@@ -229,6 +246,7 @@ def wire(settings: Settings) -> ControlPlane:
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
+        sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
@@ -236,7 +254,9 @@ def wire(settings: Settings) -> ControlPlane:
     watching = None if settings.drift.every == "off" else settings.drift.every
     drift = None
     if watching is not None:
-        reader = VaultClient(_server(settings.vault), _session(settings.vault, settings.vault.drift, "vault.drift"))
+        reader = VaultClient(
+            _server(settings.vault), _session(settings.vault, settings.vault.drift, "vault.drift", clock)
+        )
         drift = WatchDrift(
             clock=clock,
             record=record,
@@ -280,6 +300,7 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
         meanwhile=threads,
+        roles=own_roles,
     )
     tells = [
         TellSink(
@@ -295,7 +316,8 @@ def wire(settings: Settings) -> ControlPlane:
     ]
     situate = Situate(clock=clock, environment=settings.environment)
     policy = CedarPolicy(settings.policies_directory)
-    skew = VaultSkew(broker.transport, clock)
+    from_vault = VaultSkew(broker.transport, clock)
+    skew = _furthest(from_vault, clock.ahead)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -401,7 +423,9 @@ def wire(settings: Settings) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
-        skew=skew,
+        param=param,
+        clock=clock,
+        skew=from_vault,
         targets=targets,
         threads=threads,
         epochs=epochs,
@@ -411,10 +435,23 @@ def wire(settings: Settings) -> ControlPlane:
     )
 
 
+class Param:
+    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
+        self._session = _session(vault, identity, "vault.param", clock)
+        self.client = VaultClient(_server(vault), self._session)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+        self._session.close()
+
+
 @contextmanager
 def identity_client(vault: VaultSettings, identity: VaultIdentity) -> Generator[VaultClient]:
     """One of our identities at Vault, for as long as the block lasts."""
-    session = _session(vault, identity, "vault.sync")
+    session = _session(vault, identity, "vault.sync", SystemClock())
     client = VaultClient(_server(vault), session)
     try:
         yield client
@@ -430,7 +467,7 @@ def sync_roles(vault: VaultSettings) -> Roles:
     """
     operator = server_token()
     if operator is None:
-        token: TokenSource = _session(vault, vault.sync, "vault.sync")
+        token: TokenSource = _session(vault, vault.sync, "vault.sync", SystemClock())
     else:
         token = _always(operator)
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
@@ -445,16 +482,16 @@ def drift_finder(settings: Settings) -> Generator[FindDrift]:
 
     Raises: ConfigurationError: there is no identity to look as.
     """
-    given, operator = settings.vault, server_token()
+    given, operator, clock = settings.vault, server_token(), SystemClock()
     if operator is not None:
         token: TokenSource = _always(operator)
     else:
-        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync")
+        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync", clock)
     reader = VaultClient(_server(given), token)
     broker = None
     if given.broker is not None and given.broker.key_file.exists():
-        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker"))
-    probers = {} if broker is None else _targets(settings, broker, SystemClock())
+        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker", clock))
+    probers = {} if broker is None else _targets(settings, broker, clock)
     try:
         yield _find_drift(settings, reader, probers)
     finally:
@@ -472,7 +509,8 @@ def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, T
         for name, target in settings.targets.items()
         if isinstance(prober := probers.get(target.kind), Weighs)
     }
-    own = {"broker": settings.vault.broker, "sync": settings.vault.sync, "drift": settings.vault.drift}
+    vault = settings.vault
+    own = {"broker": vault.broker, "sync": vault.sync, "drift": vault.drift, "param": vault.param}
     files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
     files[layout.auth_mount] = settings.keys.directory / TASK_KEY
     keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
@@ -510,6 +548,19 @@ def _audit_key(settings: Settings) -> Secret:
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
 
 
+def _nothing() -> None:
+    """No roles of single grants are made here, so none are left behind."""
+
+
+def _furthest(*skews: Skew) -> Skew:
+    """How far the clocks that we go by are off, by the one that is off most."""
+
+    def furthest() -> timedelta | None:
+        return max((ahead for skew in skews if (ahead := skew()) is not None), key=abs, default=None)
+
+    return furthest
+
+
 def _open() -> None:
     """No gate: somebody else guards this store."""
 
@@ -530,15 +581,15 @@ def _server(vault: VaultSettings) -> Server:
     )
 
 
-def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) -> JwtSession:
+def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str, clock: Clock) -> JwtSession:
     if identity is None:
         instead = ", or BAO_TOKEN or VAULT_TOKEN an operator's token" if name == "vault.sync" else ""
         raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
     signer = load(identity.key_file)
-    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
+    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=clock, ids=RandomIds())
 
 
-def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dict[str, TargetProber]:
+def _targets(settings: Settings, broker: VaultClient, clock: Clock) -> dict[str, TargetProber]:
     """The prober of each kind of target that there is."""
     logins = _ProberLogins(broker, settings.vault, clock)
     found: dict[str, TargetProber] = {}
@@ -551,7 +602,7 @@ def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dic
 class _ProberLogins:
     """The prober's own credentials, issued by Vault like everybody's."""
 
-    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: SystemClock) -> None:
+    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: Clock) -> None:
         self._broker, self._vault, self._clock = broker, vault, clock
 
     def __call__(self, connection: str) -> ProberLogin:

@@ -70,9 +70,9 @@ def _tried(plane: "ControlPlane", *, everything: bool) -> "Canary":
 
     def attempt(compiled: "Compiled") -> None:
         ends = {engines()[scope.engine].revocability for scope in compiled.entitlement.scopes}
-        if ends <= {Revocability.PROVABLE, Revocability.RECALLABLE} and (
-            everything or compiled.entitlement.risk is not Risk.HIGH
-        ):
+        wanted = everything or compiled.entitlement.risk is not Risk.HIGH
+        # A scope with parameters has no role before somebody asks for it with their values.
+        if wanted and ends <= {Revocability.PROVABLE, Revocability.RECALLABLE} and not compiled.entitlement.parameters:
             plane.canary(compiled)
 
     return attempt

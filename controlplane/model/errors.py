@@ -218,10 +218,15 @@ class OwnReviewError(ControlPlaneError):
 
 
 class ClockOffError(ControlPlaneError):
-    """This machine's clock differs too far from Vault's: no grant is made by it, and what is open is ended as ever."""
+    """This machine's clock differs too far from Vault's or the store's.
+
+    No grant is made by it, and what is open is ended as ever.
+    """
 
     code, status, exit_status = "clock-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Set the clock of this machine, or of Vault's, by a time server; it is looked at again twice a minute."
+    hint = (
+        "Set the clocks of this machine, of Vault and of the store by a time server; they are looked at all the time."
+    )
 
 
 class NotSyncedError(ControlPlaneError):
@@ -232,6 +237,13 @@ class NotSyncedError(ControlPlaneError):
         "Run `shorthold sync plan`, then `shorthold sync apply`; if nothing is to change, the control plane reads "
         "other files or is another version: restart it."
     )
+
+
+class ParametersOffError(ControlPlaneError):
+    """The entitlement has parameters, and this control plane has no identity that makes roles for single grants."""
+
+    code, status, exit_status = "parameters-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Whoever runs it sets vault.param and runs `shorthold vault bootstrap`."
 
 
 class VaultUnavailableError(ControlPlaneError):

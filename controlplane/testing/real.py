@@ -22,6 +22,7 @@ from controlplane.model.grant import Grant, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.request import GrantRequest
+from controlplane.ports import Clock
 from controlplane.settings import KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings, WorkerSettings
 from controlplane.sync.apply import ApplySync
 from controlplane.sync.compile import compiled
@@ -48,6 +49,10 @@ class RealPlane:
     openbao: OpenBao
     root: VaultClient
     issuer: DevIssuer
+    url: str | None = None
+    """Of its store; SQLite in `directory` where it is not given."""
+    machine: Clock | None = None
+    """What its machine's clock shows, where that is not the time."""
     plane: ControlPlane = field(init=False)
     settings: Settings = field(init=False)
 
@@ -74,7 +79,9 @@ class RealPlane:
             roles=self.directory / "roles",
             policies=shipped("roles") / "policies",
             environment="dev",
-            store=StoreSettings(url=f"sqlite:///{self.directory / 'shorthold.db'}"),
+            store=StoreSettings(
+                url=self.url or f"sqlite:///{self.directory / 'shorthold.db'}", spool=self.directory / "spool"
+            ),
             keys=KeysSettings(directory=keys),
             issuers=(OidcOptions(name="dev", url=self.issuer.url, audiences=("shorthold",)),),
             worker=WorkerSettings(tick=timedelta(milliseconds=200), reconcile=timedelta(seconds=1)),
@@ -86,11 +93,12 @@ class RealPlane:
                 max_request_duration=timedelta(seconds=5),
                 broker=own["broker"],
                 sync=own["sync"],
+                param=own["param"],
                 drift=own["drift"],
             ),
         )
         self.bootstrap()
-        self.plane = wire(self.settings)
+        self.plane = wire(self.settings, machine=self.machine)
         self.plane.worker.start()
 
     def bootstrap(self) -> None:
@@ -128,13 +136,14 @@ class RealPlane:
             raise AssertionError("the control plane does not take the entitlements up")
         return wanted
 
-    def grant(self, name: str, *, ttl: str | None = None) -> Delivered:
+    def grant(self, name: str, *, ttl: str | None = None, **parameters: str) -> Delivered:
         """A grant for the agent. Raises what `RequestGrant` raises."""
         asked = GrantRequest(
             entitlement=name,
             task=TaskId("T-1"),
             intent="answer-question",
             ttl=None if ttl is None else parse_duration(ttl),
+            parameters=parameters,
         )
         return self.plane.request(self.who(), asked)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,13 @@ Planes = Callable[..., RealPlane]
 def planes(
     tmp_path_factory: pytest.TempPathFactory, openbao: OpenBao, vault_root: VaultClient, issuer: DevIssuer
 ) -> Generator[Planes]:
-    """Makes control planes: `planes("es", "ssh")` has names with `es` and the engine `ssh`."""
+    """Makes control planes: `planes("es", "ssh")` has names with `es` and the engine `ssh`; `more` as RealPlane has."""
     with ExitStack() as running:
 
-        def make(prefix: str, *words: str) -> RealPlane:
+        def make(prefix: str, *words: str, **more: Any) -> RealPlane:
             directory: Path = tmp_path_factory.mktemp(f"plane-{prefix}")
             plane = RealPlane(
-                directory=directory, prefix=prefix, words=words, openbao=openbao, root=vault_root, issuer=issuer
+                directory=directory, prefix=prefix, words=words, openbao=openbao, root=vault_root, issuer=issuer, **more
             )
             plane.start()
             running.callback(plane.stop)
