@@ -34,10 +34,10 @@ _KEYS: Mapping[KeyType, tuple[str, int]] = {"ec-p256": ("ec", 256), "ec-p384": (
 class PkiScope(Scope):
     """A certificate for exactly these names, signed by one issuer of Vault's PKI mount."""
 
-    common_name: Hostname
+    common_name: Hostname = Field(description="The name in the certificate.")
     alt_names: tuple[Hostname, ...] = Field(default=(), max_length=16, description="Further DNS names in it.")
     usages: tuple[Usage, ...] = Field(default=("client",), min_length=1, description="TLS as client, server or both.")
-    key: KeyType = "ec-p256"
+    key: KeyType = Field(default="ec-p256", description="What kind of key is made for it.")
     issuer: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$", description="An issuer's name or id.")] = "default"
 
     @field_validator("alt_names", "usages")

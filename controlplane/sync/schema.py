@@ -20,7 +20,7 @@ def schema(engines: Mapping[str, Engine]) -> dict[str, JsonValue]:
         one = cast("dict[str, JsonValue]", engine.scope_model.model_json_schema())
         definitions |= cast("dict[str, JsonValue]", one.pop("$defs", {}))
         for shape in cast("list[dict[str, dict[str, JsonValue]]]", one.get("anyOf", [one])):
-            shape["properties"]["engine"] = {"const": word}
+            shape["properties"]["engine"] = {"const": word, "description": "What kind of target it is."}
         definitions[f"scope-{word}"] = one
         scopes.append({"$ref": f"#/$defs/scope-{word}"})
     definitions["Scope"] = {"description": "What exactly one credential can do.", "anyOf": scopes}
