@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli.output import output_option, say, show
+from controlplane.cli.output import cell, output_option, say, show
 from controlplane.cli.vault import own_token
 from controlplane.model.canonical import JsonValue
 
@@ -38,7 +38,7 @@ _prune_option = click.option(
 
 @click.group()
 def sync() -> None:
-    """Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.
+    """Make Vault's roles equal the entitlements: lint, plan, apply, drift, schema, who.
 
     It needs the entitlements and a Vault token (BAO_TOKEN or VAULT_TOKEN), or the identity `vault.sync` of the
     settings. What is not under our prefix is never touched.
@@ -170,6 +170,44 @@ def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, out
     with own_token():
         done = _with_progress(ApplySync(roles=roles, plan=make), found, shown)
     _tell(done, found, output)
+
+
+@sync.command()
+@_roles_option
+@output_option
+def drift(directory: Path | None, output: str) -> None:
+    """Look for what stands in Vault and at targets otherwise than it should. Nothing is changed.
+
+    Exit status: 0 nothing was found, 1 nobody could look, 2 something was found. It looks with BAO_TOKEN or
+    VAULT_TOKEN, else as the identity `vault.drift`, which may only read, else as `vault.sync`, which sees less.
+    """
+    from controlplane.cli.main import tell
+    from controlplane.model.errors import ControlPlaneError
+    from controlplane.settings import load
+    from controlplane.wiring import drift_finder
+
+    try:
+        found, _ = _review(directory)
+        wanted = found.whole()
+        with own_token(), drift_finder(load()) as find:
+            findings = find(wanted)
+    except ControlPlaneError as error:  # 2 would say that something was found
+        tell(error)
+        sys.exit(1)
+    if output == "table":
+        for finding in findings:
+            click.secho(f"{finding.code}  {cell(finding.path)}", fg="red")
+            for label, sentence in (("what", finding.detail), ("means", finding.meaning), ("repair", finding.repair)):
+                click.echo(f"    {label:<7} {cell(sentence)}")
+    else:
+        told = [
+            {"code": one.code, "path": one.path, "detail": one.detail, "meaning": one.meaning, "repair": one.repair}
+            for one in findings
+        ]
+        show({"findings": [*told]}, output)
+    say(f"{_counted(len(findings), 'finding')}." if findings else "No drift: all stands as it should.")
+    if findings:
+        sys.exit(CHANGES)
 
 
 @sync.command()

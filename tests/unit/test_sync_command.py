@@ -98,6 +98,14 @@ def test_nothing_is_planned_or_applied_while_one_file_is_broken(directory: Path,
     assert "orders-read.yaml:" in error.detail
 
 
+def test_drift_that_nobody_could_look_for_is_no_drift(directory: Path) -> None:
+    """As with Terraform's detailed exit code: 1 is an error, 2 says that something was found."""
+    break_two(directory)
+    result = run("drift")
+    assert result.exit_code == 1
+    assert "broken-entitlements" in result.stderr
+
+
 def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory: Path) -> None:
     assert run("schema").stdout == text(engines())
     (directory / FILE).unlink()
