@@ -38,7 +38,7 @@ LAYOUT: Final = Layout(
 OWN: Final = "lp-orders-read-0a1b2c3d-orders"
 NAMES: Final = (
     *(OWN, "lp-prober-orders", "lp", "lpx", "readonly", "root", "default", "x"),
-    *("shorthold-lp", "shorthold-lp-epoch", "broker", "sync", *(f"shorthold-lp-{identity}" for identity in IDENTITIES)),
+    *("shorthold-lp", "shorthold-lp-epoch", *IDENTITIES, *(f"shorthold-lp-{identity}" for identity in IDENTITIES)),
 )
 PREFIXES: Final = (
     *(f"{mount}/{verb}/{name}" for mount in ("database-lp", "pki-lp", "secret") for verb in ("creds", "issue", "roles")
@@ -67,6 +67,21 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "(database-lp|pki-lp|ssh-lp)/roles": "list",
         "(database-lp|pki-lp|ssh-lp)/roles/lp-(?!prober-).*": _WRITE,
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
+        "sys/capabilities-self": "update",
+    },
+    "drift": {
+        "sys/policies/acl": "list",
+        "sys/policies/acl/.*": "read",
+        "auth/shorthold-lp/role": "list",
+        "auth/shorthold-lp/role/.*": "read",
+        "auth/shorthold-lp(-(broker|sync|responder|drift))?/config": "read",
+        **{f"auth/shorthold-lp-{name}/role/{name}": "read" for name in ("broker", "sync", "responder", "drift")},
+        "(database-lp|pki-lp|ssh-lp)/roles": "list",
+        "(database-lp|pki-lp|ssh-lp)/roles/lp-.*": "read",
+        "database-lp/config": "list",
+        "database-lp/config/.*": "read",
+        f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
+        "sys/audit": "read sudo",
         "sys/capabilities-self": "update",
     },
     "responder": {

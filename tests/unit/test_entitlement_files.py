@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -67,22 +67,20 @@ def test_an_editor_marks_what_the_loader_refuses(change: dict[str, Any]) -> None
     assert not accepted(yaml.safe_load(FILES[0].read_text()) | change)
 
 
-def unexplained(
-    part: Any,  # noqa: ANN401 # a part of any JSON
-    definitions: dict[str, Any],
-    where: str = "",
-) -> list[str]:
+def unexplained(part: object, definitions: dict[str, Any], where: str = "") -> list[str]:
     """The keys that an editor would offer without a word."""
-    found: list[str] = []
     if isinstance(part, list):
-        return [key for place, item in enumerate(part) for key in unexplained(item, definitions, f"{where}/{place}")]
+        items = enumerate(cast("list[object]", part))
+        return [key for place, item in items for key in unexplained(item, definitions, f"{where}/{place}")]
     if not isinstance(part, dict):
-        return found
-    for name, field in part.get("properties", {}).items():
-        target = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
+        return []
+    shape = cast("dict[str, Any]", part)
+    found: list[str] = []
+    for name, field in cast("dict[str, dict[str, Any]]", shape.get("properties", {})).items():
+        target: dict[str, Any] = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
         if not field.get("description") and not target.get("description"):
             found.append(f"{where}/{name}")
-    return found + [key for name, item in part.items() for key in unexplained(item, definitions, f"{where}/{name}")]
+    return found + [key for name, item in shape.items() for key in unexplained(item, definitions, f"{where}/{name}")]
 
 
 def test_an_editor_explains_every_key_that_it_completes() -> None:
