@@ -101,24 +101,40 @@ def lint(directory: Path | None, output: str, strict: bool, days: int | None) ->
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 if there is nothing to do, 1 on errors, 2 on changes.")
 @click.option("--blast-radius", is_flag=True, help="Show what every entitlement opens as a table, changed or not.")
 @_prune_option
+@click.option("--output-policy", "told", flag_value="policy", help="Print the ACL policy that applying it needs.")
+@click.option("--comment", "told", flag_value="comment", help="Print it as Markdown for a pull request.")
 @output_option
 def plan(
-    *, directory: Path | None, out: Path | None, detailed_exitcode: bool, blast_radius: bool, prune: bool, output: str
+    directory: Path | None,
+    out: Path | None,
+    *,
+    detailed_exitcode: bool,
+    blast_radius: bool,
+    prune: bool,
+    told: str | None,
+    output: str,
 ) -> None:
-    """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there."""
+    """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there.
+
+    \b
+    Examples:
+      shorthold sync plan --out today.plan
+      shorthold sync plan --detailed-exitcode --comment > comment.md
+      shorthold sync plan --output-policy
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.sync import planfile
     from controlplane.sync.plan import PlanSync
 
-    with _errors_are_1(asked=detailed_exitcode):
+    with _detailed(detailed_exitcode):
         found, layout = _review(directory)
         wanted = found.whole()
         with own_token():
             made = PlanSync(roles=_vault(), layout=layout)(wanted)
-    _meant(made, found, directory, prune=prune)
-    if out is not None:
-        planfile.write(out, made)
-    _show_plan(made, found, output)
-    if blast_radius and output == "table":
+        _meant(made, found, directory, prune=prune)
+        if out is not None:
+            planfile.write(out, made)
+    _show_plan(made, found, told or output)
+    if blast_radius and output == "table" and told is None:
         _show_radii(found)
     if out is not None:
         words = ["shorthold", "sync", "apply", str(out)]
@@ -184,7 +200,7 @@ def drift(directory: Path | None, output: str) -> None:
     from controlplane.settings import load
     from controlplane.wiring import drift_finder
 
-    with _errors_are_1():
+    with _detailed(True):
         found, _ = _review(directory)
         wanted = found.whole()
         with own_token(), drift_finder(load()) as find:
@@ -251,21 +267,6 @@ def schema(write: bool, directory: Path | None) -> None:
     except OSError as error:
         raise ConfigurationError(f"the schema cannot be written: {error}") from None
     say(f"Written to {path}.")
-
-
-@contextmanager
-def _errors_are_1(*, asked: bool = True) -> Generator[None]:
-    """Within it, where that was asked, no error exits with 2: that would say that there are changes."""
-    from controlplane.cli.main import tell
-    from controlplane.model.errors import ControlPlaneError
-
-    try:
-        yield
-    except ControlPlaneError as error:
-        if not asked:
-            raise
-        tell(error)
-        sys.exit(1)
 
 
 def _directory(given: Path | None) -> Path:
@@ -339,18 +340,41 @@ def _vault() -> "Roles":
     return sync_roles(load().vault)
 
 
+@contextmanager
+def _detailed(asked: bool) -> Generator[None]:
+    """Within it, every error ends with 1 if asked: 2 says that there are changes, and nothing else may."""
+    from controlplane.cli.main import tell
+    from controlplane.model.errors import ControlPlaneError
+
+    try:
+        yield
+    except ControlPlaneError as error:
+        if not asked:
+            raise
+        tell(error)
+        sys.exit(1)
+
+
 def _show_plan(plan: "Plan", found: "Review", output: str) -> None:
     from controlplane.cli.plan_view import plan_data, print_plan
     from controlplane.engines import engines
+    from controlplane.settings import load
+    from controlplane.sync.comment import comment
+    from controlplane.sync.needs import needed
     from controlplane.sync.radius import radius
 
     radii = [radius(item.entitlement, engines()) for item in found.compiled]
-    if output != "table":
-        show(plan_data(plan, radii), output)
-    elif plan.changes:
-        print_plan(plan, radii)
-    else:
-        say(_nothing(found))
+    match output:
+        case "policy":
+            show(needed(plan, found.compiled, load().vault.layout), "json")
+        case "comment":
+            click.echo(comment(plan, radii), nl=False)
+        case "table" if plan.changes:
+            print_plan(plan, radii)
+        case "table":
+            say(_nothing(found))
+        case _:
+            show(plan_data(plan, radii), output)
 
 
 def _show_radii(found: "Review") -> None:
