@@ -125,7 +125,7 @@ def plan(
     from controlplane.sync import planfile
     from controlplane.sync.plan import PlanSync
 
-    with _detailed(detailed_exitcode):
+    with _detailed(asked=detailed_exitcode):
         found, layout = _review(directory)
         wanted = found.whole()
         with own_token():
@@ -200,7 +200,7 @@ def drift(directory: Path | None, output: str) -> None:
     from controlplane.settings import load
     from controlplane.wiring import drift_finder
 
-    with _detailed(True):
+    with _detailed(asked=True):
         found, _ = _review(directory)
         wanted = found.whole()
         with own_token(), drift_finder(load()) as find:
@@ -341,7 +341,7 @@ def _vault() -> "Roles":
 
 
 @contextmanager
-def _detailed(asked: bool) -> Generator[None]:
+def _detailed(*, asked: bool) -> Generator[None]:
     """Within it, every error ends with 1 if asked: 2 says that there are changes, and nothing else may."""
     from controlplane.cli.main import tell
     from controlplane.model.errors import ControlPlaneError
