@@ -73,7 +73,12 @@ def _measured(client: VaultClient, directory: Path) -> dict[str, JsonValue]:
     begun = time.monotonic()
     ApplySync(roles=roles, plan=plan)(found, shown)
     applied = time.monotonic() - begun
-    client.transport.observe = lambda path, *_: calls.append(path)
+
+    def observed(path: str, status: int | None, seconds: float) -> None:
+        del status, seconds
+        calls.append(path)
+
+    client.transport.observe = observed
     if not plan(found).empty:
         raise click.ClickException("what was applied does not stand")
     return {
