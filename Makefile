@@ -7,7 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide lock clean
+# Whose control planes may as well be several; the others have something to do to one process, or to its file.
+STORIES := grants tasks approvals freezes renew break_glass context faults_outages replicas
+
+.PHONY: help env demo test test-replicas chaos fuzz check docs bench bench-revoke bench-decide lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +36,9 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
+
+test-replicas: $(READY) ## Run the stories with control planes of two processes over PostgreSQL (minutes)
+	@REPLICAS=1 $(BIN)/python -m pytest $(addprefix tests/e2e/test_,$(addsuffix .py,$(STORIES)))
 
 chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules (hours); SEED=n STORE=… repeats one
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(STORE),--store $(STORE))
