@@ -61,7 +61,7 @@ from controlplane.model.errors import (
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
-from controlplane.probers import TargetProber, Unconfigured, prober_of
+from controlplane.probers import TargetProber, Unconfigured, Weighs, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
@@ -72,10 +72,14 @@ from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
+from controlplane.sync.drift import Expected, FindDrift
+from controlplane.sync.watch import WatchDrift
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
+from controlplane.vault.lookout import VaultLookout
+from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
@@ -234,6 +238,22 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
+    watching = None if settings.drift.every == "off" else settings.drift.every
+    drift = None
+    if watching is not None:
+        reader = VaultClient(
+            _server(settings.vault), _session(settings.vault, settings.vault.drift, "vault.drift", clock)
+        )
+        drift = WatchDrift(
+            clock=clock,
+            record=record,
+            store=store,
+            entitlements=entitlements,
+            find=_find_drift(settings, reader, targets),
+            every=watching,
+            count=metrics.drift,
+        )
     worker = Worker(
         store=store,
         clock=clock,
@@ -254,8 +274,9 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             wake=lambda: None,  # the next tick finds them
             issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
         ),
+        watch=drift,
+        watch_every=watching or timedelta(0),
     )
-    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -411,6 +432,63 @@ def sync_roles(vault: VaultSettings) -> Roles:
     else:
         token = _always(operator)
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
+
+
+@contextmanager
+def drift_finder(settings: Settings) -> Generator[FindDrift]:
+    """What looks for drift once, for as long as the block lasts.
+
+    With the operator's token where there is one, else as `vault.drift`, else as `vault.sync`, which sees less. Targets
+    are asked where the broker's prober can log in.
+
+    Raises: ConfigurationError: there is no identity to look as.
+    """
+    given, operator, clock = settings.vault, server_token(), SystemClock()
+    if operator is not None:
+        token: TokenSource = _always(operator)
+    else:
+        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync", clock)
+    reader = VaultClient(_server(given), token)
+    broker = None
+    if given.broker is not None and given.broker.key_file.exists():
+        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker", clock))
+    probers = {} if broker is None else _targets(settings, broker, clock)
+    try:
+        yield _find_drift(settings, reader, probers)
+    finally:
+        for prober in probers.values():
+            prober.close()
+        for client in (reader, broker):
+            if client is not None:
+                client.close()
+
+
+def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
+    layout = settings.vault.layout
+    excess = {
+        name: prober.excess
+        for name, target in settings.targets.items()
+        if isinstance(prober := probers.get(target.kind), Weighs)
+    }
+    own = {"broker": settings.vault.broker, "sync": settings.vault.sync, "drift": settings.vault.drift}
+    files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
+    files[layout.auth_mount] = settings.keys.directory / TASK_KEY
+    keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
+    targets = {
+        name: (target.host, target.port, str(getattr(target, "database", "")))
+        for name, target in settings.targets.items()
+        if target.kind == "postgresql"
+    }
+    return FindDrift(
+        look=VaultLookout(layout, reader, excess),
+        layout=layout,
+        expected=Expected(
+            keys=keys,
+            targets=targets,
+            own_policies=frozenset(identity_name(layout, name) for name in IDENTITIES),
+            known=settings.drift.known,
+        ),
+    )
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:

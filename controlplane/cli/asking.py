@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from typing_extensions import override
@@ -37,12 +37,17 @@ def told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return call()
     except AnsweredError as error:
-        click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
-        for why in error.problem.get("reasons", ()):
-            say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
-        if hint := error.problem.get("hint"):
-            say(f"  What to do: {hint}")
-        sys.exit(error.told_exit_status)
+        fail(error)
+
+
+def fail(error: AnsweredError) -> NoReturn:
+    """Tell a refusal with its reasons; its kind is the exit status."""
+    click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
+    for why in error.problem.get("reasons", ()):
+        say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
+    if hint := error.problem.get("hint"):
+        say(f"  What to do: {hint}")
+    sys.exit(error.told_exit_status)
 
 
 def summary(answer: dict[str, Any]) -> dict[str, Any]:

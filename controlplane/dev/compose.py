@@ -77,6 +77,7 @@ class Compose:
             "broker": load_or_create(self.keys / "broker.pem").public_pem,
             "sync": load_or_create(self.operator / "sync.pem").public_pem,
             "responder": load_or_create(self.operator / "responder.pem").public_pem,
+            "drift": load_or_create(self.operator / "drift.pem").public_pem,
         }
         audit.load_or_create(self.keys / audit.FILE)
         load_or_create(self.keys / receipts.FILE)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.entitlement import Revocability, Scope, distinct
@@ -43,6 +44,12 @@ class PkiScope(Scope):
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(names, "something is named twice")
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """`notAfter` stands in the certificate."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

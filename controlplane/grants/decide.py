@@ -11,6 +11,7 @@ from datetime import timedelta
 from controlplane.grants import glass, line
 from controlplane.grants.context import Broken, Held, context
 from controlplane.grants.frozen import frozen
+from controlplane.grants.known import above
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Entitlement
@@ -35,8 +36,10 @@ def decide(
     is not for it, are refused with the same words (promise P12). A freeze beats everything (promise P8).
     """
     if entitlement is None or not entitlement.admits(who):
-        return Deny(reasons=(*frozen(situation.freezes, who, asked, None), _not_eligible(who, asked)))
-    stopped = frozen(situation.freezes, who, asked, entitlement)
+        stopped = frozen(situation.freezes, who, asked, None, address=situation.address)
+        return Deny(reasons=(*stopped, _not_eligible(who, asked)))
+    parents = above(situation.line, asked)
+    stopped = frozen(situation.freezes, who, asked, entitlement, address=situation.address, above=parents)
     conditions = (*context(entitlement, situation), *line.conditions(situation.line, asked))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
     more = line.beyond(situation.line, entitlement, asked, at=situation.at, least=MIN_TTL)

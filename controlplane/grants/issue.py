@@ -14,6 +14,7 @@ from functools import partial
 
 from controlplane.grants.asked import granted_scopes
 from controlplane.grants.frozen import frozen
+from controlplane.grants.known import ids
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
 from controlplane.model.entitlement import Delivery, Scope
@@ -192,7 +193,9 @@ class IssueGrant:
         told = {"delivery": str(compiled.entitlement.delivery), "expires_at": grant.expires_at.isoformat()}
         with self.store.transaction() as tx:
             # Here and not before: once a freeze has been answered, nothing of it reaches anybody any more (P8).
-            if stopped := frozen(tx.freezes(self.clock.now()), who, grant, compiled.entitlement):
+            freezes = tx.freezes(self.clock.now())
+            above = ids(tx.lineage(grant.workload, grant.task)) if freezes else ()
+            if stopped := frozen(freezes, who, grant, compiled.entitlement, above=above):
                 raise FrozenError(f"{grant.entitlement} was frozen while it was being issued", reasons=stopped)
             tx.save(active, self.record(Kind.GRANT_ISSUED, grant.id, **told))
         return Delivered(

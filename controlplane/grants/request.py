@@ -11,6 +11,7 @@ from controlplane.grants.asked import asked as described
 from controlplane.grants.decide import decide, granted_ttl
 from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
+from controlplane.grants.known import asking, ids
 from controlplane.grants.line import begin, within
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
@@ -34,6 +35,7 @@ from controlplane.model.request import GrantRequest
 from controlplane.model.review import opened
 from controlplane.model.task import Line
 from controlplane.ports import Clock, Engine, Entitlements, Ids, Policy, Recorder, Skew, Store
+from controlplane.selectors import noted
 
 MAX_SKEW = timedelta(seconds=30)
 """As far as issuers' tokens may be off; Vault itself takes no task JWT that is much further off."""
@@ -137,7 +139,10 @@ class RequestGrant:
             kind = Kind.GRANT_ALLOWED if grant.state is State.ISSUING else Kind.GRANT_REQUESTED
             wanted = self._wanted(grant, compiled)
             under: dict[str, JsonValue] = {} if grant.under is None else {"under": grant.under}
-            tx.add(grant, self.record(kind, grant.id, **facts, **under, revision=grant.revision, **wanted))
+            above = ids(line.above)
+            note = noted(asking(who, asked, entitlement, address=address, above=above, paths=grant.paths))
+            event = self.record(kind, grant.id, **facts, **under, revision=grant.revision, **wanted)
+            tx.add(grant, event, note=note)
             if compiled.entitlement.break_glass:
                 review = opened(grant.id, who, at=grant.requested_at)
                 tx.open_review(review, self.record(Kind.GLASS_BROKEN, grant.id, **facts, revision=grant.revision))

@@ -4,7 +4,7 @@ The pydantic document *is* the noun: the YAML in `roles/` is the domain. What a 
 engine, so each engine brings its own `Scope`; the set of engines comes in through the validation context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar, cast
@@ -163,6 +163,15 @@ class Scope(Document):
 
     name: ScopeName
     engine: str
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether the target itself ends the credential in time, should Vault and we both be gone."""
+        return False
+
+    def doubts(self) -> Iterable[str]:
+        """What it opens beyond what its words seem to say, and what to write instead: for lint."""
+        return ()
 
 
 def _by_engine(raw: object, info: ValidationInfo) -> object:

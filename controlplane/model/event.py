@@ -44,6 +44,8 @@ class Kind(StrEnum):
     SELECTION_FROZEN = "selection.frozen"
     THAW_AGREED = "thaw.agreed"  # one of the two people who are needed
     SELECTION_THAWED = "selection.thawed"
+    DRIFT_FOUND = "drift.found"  # Vault or a target is not as entitlements and bootstrap say
+    DRIFT_ENDED = "drift.ended"
     AUDIT_READ = "audit.read"  # over HTTP
 
 

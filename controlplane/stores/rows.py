@@ -13,6 +13,7 @@ from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Wh
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
 from controlplane.model.orphan import Orphan, OrphanKind
+from controlplane.model.selection import Note
 
 
 def grant_row(grant: Grant) -> dict[str, Any]:
@@ -105,6 +106,11 @@ def grant(row: Row[*tuple[Any, ...]]) -> Grant:
         renewing_to=row.renewing_to,
         renewing_by=row.renewing_by,
     )
+
+
+def note_row(grant: GrantId, note: Note) -> dict[str, Any]:
+    """Every column of what was known when a grant was asked for."""
+    return {"grant_id": grant, "note": {key: [*values] for key, values in note.items()}}
 
 
 def token_row(token: SingleUse, grant: GrantId) -> dict[str, Any]:

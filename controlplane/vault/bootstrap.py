@@ -38,10 +38,16 @@ class Trust:
     broker_key_pem: str
     sync_key_pem: str
     responder_key_pem: str
+    drift_key_pem: str
 
     def key_of(self, identity: str) -> str:
-        """The key of `broker`, `sync` or `responder`."""
-        return {"broker": self.broker_key_pem, "sync": self.sync_key_pem, "responder": self.responder_key_pem}[identity]
+        """The key of one of `IDENTITIES`."""
+        return {
+            "broker": self.broker_key_pem,
+            "sync": self.sync_key_pem,
+            "responder": self.responder_key_pem,
+            "drift": self.drift_key_pem,
+        }[identity]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,22 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
         if apply and wanted.action != "none":
             client.write(wanted.path, wanted.body)
     return items
+
+
+def identities(client: VaultClient, layout: Layout) -> Iterator[BootstrapItem]:
+    """Policies and roles of our identities, probers among them, held against what bootstrap writes; nothing is written.
+
+    Raises: ConfigurationError, VaultRefusedError, VaultUnavailableError: the rest was not looked at.
+    """
+    wanted: list[_Wanted] = []
+    for identity in IDENTITIES:
+        mount = identity_name(layout, identity)
+        wanted.append(_policy(client, mount, f"what {identity} may do", policy_of(layout, identity)))
+        wanted.append(_identity_role(client, mount, identity, exists=True))
+    if (database := layout.mounts.get("database")) is not None:
+        wanted += _probers(client, layout, database, exists=True)
+    for item in wanted:
+        yield BootstrapItem(path=item.path, what=item.what, action=item.action)
 
 
 def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Mapping[str, str]) -> Iterator[_Wanted]:
@@ -239,4 +261,4 @@ def _same(current: JsonValue, wanted: JsonValue) -> bool:
     return current == wanted or (not current and not wanted)
 
 
-__all__ = ["BootstrapItem", "Trust", "bootstrap"]
+__all__ = ["BootstrapItem", "Trust", "bootstrap", "identities"]

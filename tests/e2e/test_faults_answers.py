@@ -99,7 +99,7 @@ def test_r30_two_logins_that_get_each_others_answers_are_noticed_and_neither_lea
 ) -> None:
     proxy.swap(LOGIN)
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda number: ask(plane, f"swapped-{number}"), range(2)))
+        answers = list(pool.map(ask, [plane, plane], ["swapped-1", "swapped-2"]))
     proxy.calm()
     assert answers == ["unexpected-token"] * 2
     assert all_ended(plane, seer)

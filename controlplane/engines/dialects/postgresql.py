@@ -14,6 +14,7 @@ from re import Pattern
 from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import override
 
 from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
 from controlplane.engines.dialects.terms import privilege
@@ -178,6 +179,17 @@ class PostgresqlScope(DatabaseScope):
     def parsed(self) -> tuple[Privilege, ...]:
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """`VALID UNTIL`: no new session after it."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Updates of whole rows."""
+        yield from privilege.doubts(self.parsed)
 
 
 class PostgresqlOptions(TargetOptions):
