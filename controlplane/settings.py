@@ -112,6 +112,8 @@ class VaultSettings(_Section):
     mounts: dict[Mount, Mount] = {"database": "database", "pki": "pki"}
     broker: VaultIdentity | None = None
     sync: VaultIdentity | None = None
+    param: VaultIdentity | None = None
+    """Who makes roles for single grants; only where entitlements have parameters (docs/parameters.md)."""
     drift: VaultIdentity | None = None
 
     @property
