@@ -73,7 +73,7 @@ class Cradle:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(READY.total_seconds())
         self._process.stdout.close()
 
 
