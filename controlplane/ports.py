@@ -34,6 +34,7 @@ from controlplane.model.plan import Compiled, Layout, Naming, Places, VaultObjec
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
+from controlplane.model.selection import NOTHING, Note, Selection
 from controlplane.model.situation import Situation, Usage
 from controlplane.model.task import Task
 
@@ -224,8 +225,8 @@ class TaskChanges(Protocol):
 class Transaction(TaskChanges, Protocol):
     """Changes and their events, committed together or not at all."""
 
-    def add(self, grant: Grant, *events: Event) -> None:
-        """Save a new grant.
+    def add(self, grant: Grant, *events: Event, note: Note = NOTHING) -> None:
+        """Save a new grant, with what was known when it was asked for, to select it by.
 
         Raises:
             LostRaceError: its id or idempotency key was used before.
@@ -405,7 +406,21 @@ class Tasks(Protocol):
         ...
 
 
-class Store(Rounds, Orphans, Tasks, Protocol):
+class Selected(Protocol):
+    """What the store says of selections. Raises StoreUnavailableError when it cannot."""
+
+    def selected(
+        self, selection: Selection, at: datetime, *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of the grants that are selected at `at`, ended ones too, newest first; `before` as for `grants`."""
+        ...
+
+    def note(self, grant: GrantId) -> Note:
+        """What was known when a grant was asked for; nothing where nothing was written down."""
+        ...
+
+
+class Store(Rounds, Orphans, Tasks, Selected, Protocol):
     """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
@@ -713,6 +728,28 @@ class Roles(Protocol):
 
     def leases_under(self, item: VaultObject) -> int:
         """How many leases hang from a secret role; 0 for other kinds."""
+        ...
+
+
+class GrantRoles(Protocol):
+    """Roles in Vault that are made for one grant each, by an identity that may make no others.
+
+    Every method raises VaultUnavailableError when the outcome is unknown, VaultRefusedError on 403 and 404.
+    """
+
+    def write(self, roles: Sequence[VaultObject]) -> None:
+        """Write the roles of one grant, and see that they stand as they were compiled.
+
+        Raises: NotSyncedError: they do not.
+        """
+        ...
+
+    def remove(self, grant: GrantId) -> None:
+        """Delete every role of a grant. Repeating it changes nothing."""
+        ...
+
+    def present(self) -> Mapping[GrantId, Sequence[str]]:
+        """The grants of which there are roles, each with the paths at which leases of theirs would hang."""
         ...
 
 

@@ -8,9 +8,10 @@ entitlements permit it?). Then comes approval. Default is deny.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from controlplane.grants import glass, line
+from controlplane.grants import glass, line, narrow
 from controlplane.grants.context import Broken, Held, context
 from controlplane.grants.frozen import frozen
+from controlplane.grants.known import above
 from controlplane.model.decision import Allow, Decides, Decision, Deny, NeedsApproval, Reason
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Entitlement
@@ -35,12 +36,15 @@ def decide(
     is not for it, are refused with the same words (promise P12). A freeze beats everything (promise P8).
     """
     if entitlement is None or not entitlement.admits(who):
-        return Deny(reasons=(*frozen(situation.freezes, who, asked, None), _not_eligible(who, asked)))
-    stopped = frozen(situation.freezes, who, asked, entitlement)
+        stopped = frozen(situation.freezes, who, asked, None, address=situation.address)
+        return Deny(reasons=(*stopped, _not_eligible(who, asked)))
+    parents = above(situation.line, asked)
+    stopped = frozen(situation.freezes, who, asked, entitlement, address=situation.address, above=parents)
     conditions = (*context(entitlement, situation), *line.conditions(situation.line, asked))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
     more = line.beyond(situation.line, entitlement, asked, at=situation.at, least=MIN_TTL)
-    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked), *more)
+    values = narrow.outside(entitlement, asked)
+    outside = (*_scope(entitlement, asked), *values, *glass.unreasoned(entitlement, asked), *more)
     ruling = rule(entitlement, who, asked, situation)
     unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (
@@ -97,7 +101,12 @@ def _too_many_wait(waiting: int) -> Reason:
 
 
 def _in_scope(asked: GrantRequest) -> Reason:
-    return Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents")
+    return Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents{_with(asked)}")
+
+
+def _with(asked: GrantRequest) -> str:
+    values = ", ".join(f"{name} is {value}" for name, value in sorted(asked.parameters.items()))
+    return f", and {values} as its pattern says" if values else ""
 
 
 def _scope(entitlement: Entitlement, asked: GrantRequest) -> Iterator[Reason]:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from controlplane.grants.anew import Anew, DecideAnew, Known
 from controlplane.grants.frozen import frozen
 from controlplane.grants.heartbeat import next_beat
+from controlplane.grants.known import ids
 from controlplane.grants.request import in_step, told
 from controlplane.model.decision import Decides, Reason
 from controlplane.model.duration import format_duration
@@ -176,8 +177,9 @@ class RenewGrant:
             raise LostRaceError(f"the renewal of {begun.id} took too long and was undone")
         end = begun.renewing_to or grant.expires_at
         with self.store.transaction() as tx:
-            stopped = frozen(tx.freezes(self.clock.now()), who, found.asked, found.entitlement)
-            if stopped:
+            freezes = tx.freezes(self.clock.now())
+            above = ids(tx.lineage(grant.workload, grant.task)) if freezes else ()
+            if stopped := frozen(freezes, who, found.asked, found.entitlement, above=above):
                 raise FrozenError(f"{grant.entitlement} was frozen while it was being renewed", reasons=stopped)
             renewed = grant.watched(
                 expires_at=end,

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 from controlplane.model.access import Role, Standing
 from controlplane.model.canonical import instant
-from controlplane.model.errors import StoreUnavailableError
+from controlplane.model.errors import InvalidSelectionError, StoreUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.identity import VerifiedClaims
+from controlplane.model.selection import Selection
 from controlplane.ports import Clock, Ids, Recorder, Store
 from controlplane.selectors import selection
 
@@ -50,7 +51,7 @@ class FreezeSelection:
         now = self.clock.now()
         freeze = Freeze(
             id=FreezeId(self.ids.new("fz")),
-            selection=str(selection(text)),
+            selection=str(freezable(text)),
             message=message,
             reason=reason,
             issuer=who.issuer,
@@ -69,6 +70,17 @@ class FreezeSelection:
         except StoreUnavailableError:
             return False
         return True
+
+
+def freezable(text: str) -> Selection:
+    """The selection that `text` writes. Raises: InvalidSelectionError: it is none, or no request can be told by it."""
+    wanted = selection(text)
+    if unknown := wanted.beyond_requests:
+        raise InvalidSelectionError(
+            f"nothing can be frozen by {' or '.join(unknown)}: of a request nobody knows it; freeze by subject, "
+            "entitlement, task or whatever else a request says"
+        )
+    return wanted
 
 
 def told(freeze: Freeze) -> dict[str, str | None]:

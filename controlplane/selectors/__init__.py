@@ -2,11 +2,26 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import cache, lru_cache
 from types import MappingProxyType
 
-from controlplane.model.selection import Selection, Selector, parse_selection
+from controlplane.model.approval import GivenApproval
+from controlplane.model.grant import Grant, TaskId
+from controlplane.model.lease import Lease
+from controlplane.model.selection import (
+    KEY,
+    Asking,
+    Kept,
+    Note,
+    Selectable,
+    Selection,
+    Selector,
+    parse_selection,
+)
+
+_UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @cache
@@ -30,4 +45,60 @@ def selection(text: str) -> Selection:
     return parse_selection(text, selectors())
 
 
-__all__ = ["selection", "selectors"]
+def noted(asking: Asking) -> Note:
+    """What to write down of a request, so that its grant can be selected later by what is known only now.
+
+    A name that no selection can write is left out; a value that none can is there, and is none that one asks for.
+    """
+    note: dict[str, tuple[str, ...]] = {}
+    for selector in selectors().values():
+        if selector.note is None:
+            continue
+        for name, values in selector.note(asking).items():
+            told = sorted({value if value.isprintable() else _UNPRINTABLE for value in values})
+            if told and KEY.issuperset(name) and bool(name) == selector.named:
+                note[f"{selector.word}.{name}" if name else selector.word] = tuple(told)
+    return note
+
+
+def asked_for(asking: Asking) -> Selectable:
+    """A request as it can be selected."""
+    known = {key: frozenset(values) for key, values in noted(asking).items()}
+    for word, selector in selectors().items():
+        match selector.kept:
+            case Kept.GRANT if selector.of_request:
+                known[word] = frozenset({getattr(asking, word)})
+            case Kept.TASK:
+                known[word] = frozenset({asking.task, *asking.above})
+            case _:
+                pass
+    return Selectable(known=known)
+
+
+def granted(
+    grant: Grant,
+    note: Note,
+    *,
+    line: Iterable[TaskId],
+    leases: Iterable[Lease],
+    approvals: Iterable[GivenApproval],
+    at: datetime,
+) -> Selectable:
+    """A grant as it can be selected at `at`; `line` are its task and those which that is a part of."""
+    known = {key: frozenset(values) for key, values in note.items()}
+    for word, selector in selectors().items():
+        match selector.kept:
+            case Kept.GRANT:
+                known[word] = frozenset({str(getattr(grant, word))})
+            case Kept.TASK:
+                known[word] = frozenset({grant.task, *line})
+            case Kept.LEASE:
+                known[word] = frozenset(str(getattr(lease, word)) for lease in leases)
+            case Kept.APPROVAL:
+                known[word] = frozenset(given.by.subject for given in approvals)
+            case Kept.NOTE | Kept.ISSUED | Kept.AGE:
+                pass
+    return Selectable(known=known, issued=grant.issued_at or grant.requested_at, age=at - grant.requested_at)
+
+
+__all__ = ["asked_for", "granted", "noted", "selection", "selectors"]

@@ -6,5 +6,4 @@ SELECTOR = Selector(
     word="entitlement",
     about="the entitlement's name",
     example="entitlement=orders-refund",
-    values=lambda one, _: (one.entitlement,),
 )

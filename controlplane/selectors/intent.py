@@ -6,5 +6,4 @@ SELECTOR = Selector(
     word="intent",
     about="the intent that the request names",
     example="intent=issue-refund",
-    values=lambda one, _: (one.intent,),
 )

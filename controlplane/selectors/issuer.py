@@ -6,6 +6,5 @@ SELECTOR = Selector(
     word="issuer",
     about="the issuer's name in the settings",
     example="issuer=github",
-    values=lambda one, _: (one.issuer,),
     of_caller=True,
 )

@@ -1,11 +1,12 @@
 """`label.<name>`: a label of the entitlement."""
 
-from controlplane.model.selection import Selector
+from controlplane.model.selection import Kept, Selector
 
 SELECTOR = Selector(
     word="label",
     about="a label of the entitlement by its name",
     example="label.team=billing",
-    values=lambda one, name: (one.labels[name],) if name in one.labels else (),
+    kept=Kept.NOTE,
+    note=lambda asking: {name: (value,) for name, value in asking.document.labels.items()} if asking.document else {},
     named=True,
 )

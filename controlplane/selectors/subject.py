@@ -6,6 +6,5 @@ SELECTOR = Selector(
     word="subject",
     about="whom the token is about: its `sub`",
     example="subject=repo:acme/refund-agent:ref:refs/heads/main",
-    values=lambda one, _: (one.subject,),
     of_caller=True,
 )

@@ -19,6 +19,7 @@ from controlplane.model.lease import Lease
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
+from controlplane.model.selection import NOTHING, Note
 from controlplane.model.situation import Usage
 from controlplane.model.task import Task
 from controlplane.stores import approvals, reviews, rows, tasks
@@ -26,7 +27,7 @@ from controlplane.stores.budgets import usage
 from controlplane.stores.faults import told
 from controlplane.stores.freezes import FreezeStatements
 from controlplane.stores.prepared import Prepared
-from controlplane.stores.schema import audit_head, events, grants, leases, orphans, tokens
+from controlplane.stores.schema import audit_head, events, grants, leases, notes, orphans, tokens
 from controlplane.stores.tasks import TaskStatements
 
 _SAVE = update(grants).where(grants.c.id == bindparam("its_id"), grants.c.version == bindparam("its_version"))
@@ -44,6 +45,7 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         insert_ = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
         self.add = Prepared(insert(grants), dialect)
+        self.note = Prepared(insert(notes), dialect)
         self.save = Prepared(_SAVE, dialect)
         self.add_lease = Prepared(insert_(leases).on_conflict_do_nothing(index_elements=["id"]), dialect)
         spent = insert_(tokens).on_conflict_do_nothing(index_elements=["issuer", "id"])
@@ -65,10 +67,12 @@ class Changes:
         self._events: list[Event] = []
         self._failure: BaseException | None = None
 
-    def add(self, grant: Grant, *events: Event) -> None:
+    def add(self, grant: Grant, *events: Event, note: Note = NOTHING) -> None:
         """Save a new grant. Raises: LostRaceError; IllegalTransitionError: no grant begins in this state."""
         with self._step():
             self._say.add.run(self._connection, rows.grant_row(grant))
+            if note:
+                self._say.note.run(self._connection, rows.note_row(grant.id, note))
             self._events += events
 
     def usage(self, entitlement: str, workload: WorkloadId, *, since: datetime, enough: int) -> Usage:

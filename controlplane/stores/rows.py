@@ -13,6 +13,7 @@ from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Wh
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
 from controlplane.model.orphan import Orphan, OrphanKind
+from controlplane.model.selection import Note
 
 
 def grant_row(grant: Grant) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def grant_row(grant: Grant) -> dict[str, Any]:
         "person": grant.person,
         "under": grant.under,
         "unusual": json.dumps(grant.unusual) if grant.unusual else None,
+        "parameters": json.dumps({**grant.parameters}) if grant.parameters else None,
         "workload": grant.workload,
         "task": grant.task,
         "intent": grant.intent,
@@ -83,6 +85,7 @@ def grant(row: Row[*tuple[Any, ...]]) -> Grant:
         reason=row.reason,
         ttl=row.ttl,
         unusual=tuple(json.loads(row.unusual or "[]")),
+        parameters=json.loads(row.parameters or "{}"),
         scopes=None if row.scopes is None else tuple(json.loads(row.scopes)),
         under=None if row.under is None else GrantId(row.under),
         idempotency_key=row.idempotency_key,
@@ -105,6 +108,11 @@ def grant(row: Row[*tuple[Any, ...]]) -> Grant:
         renewing_to=row.renewing_to,
         renewing_by=row.renewing_by,
     )
+
+
+def note_row(grant: GrantId, note: Note) -> dict[str, Any]:
+    """Every column of what was known when a grant was asked for."""
+    return {"grant_id": grant, "note": {key: [*values] for key, values in note.items()}}
 
 
 def token_row(token: SingleUse, grant: GrantId) -> dict[str, Any]:

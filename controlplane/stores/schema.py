@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
+    JSON,
     TIMESTAMP,
     BigInteger,
     CheckConstraint,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     table,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 from typing_extensions import override
 
@@ -113,6 +115,7 @@ grants: Final = Table(
     Column("reason", Text, nullable=False),
     Column("ttl", Span, nullable=False),
     Column("unusual", Text),
+    Column("parameters", Text),
     Column("scopes", Text),
     Column("under", Text),
     Column("idempotency_key", Text),
@@ -222,6 +225,19 @@ Index(
     postgresql_where=tasks.c.parent.is_not(None),
 )
 
+Index("open_grants_by_subject", grants.c.subject, sqlite_where=text(OPEN), postgresql_where=text(OPEN))
+
+notes: Final = Table(
+    "notes",
+    metadata,
+    Column("grant_id", Text, ForeignKey("grants.id", name="a_note_is_of_a_grant"), primary_key=True),
+    Column("note", JSON().with_variant(JSONB(), "postgresql"), nullable=False),
+)
+"""What was known when a grant was asked for, by key; on PostgreSQL with an index over every key and value."""
+Index("notes_by_key_and_value", notes.c.note, postgresql_using="gin", info={"only": "postgresql"}).ddl_if(
+    dialect="postgresql"
+)
+
 grant_transitions: Final = Table(
     "grant_transitions",
     metadata,
@@ -246,6 +262,7 @@ leases: Final = Table(
 )
 Index("leases_by_grant", leases.c.grant_id, leases.c.number)
 Index("leases_by_path", leases.c.path)
+Index("leases_by_principal", leases.c.principal)
 
 tokens: Final = Table(
     "tokens",
@@ -293,6 +310,8 @@ approvals: Final = Table(
     Column("at", Instant, nullable=False),
     _said("an_approval_never_makes_a_grant_endless", "narrow_ttl IS NULL OR narrow_ttl > 0"),
 )
+
+Index("approvals_by_subject", approvals.c.subject)
 
 denials: Final = Table(
     "denials",

@@ -20,8 +20,10 @@ from controlplane.model.lease import Lease, LeaseId, Target
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
+from controlplane.model.selection import NOTHING, Note, Selectable, Selection
 from controlplane.model.situation import Usage
 from controlplane.model.task import Task
+from controlplane.selectors import granted
 from controlplane.testing import reviews, tasks
 from controlplane.testing.clock import START
 from controlplane.testing.cursors import FakeCursors
@@ -47,6 +49,7 @@ class _State:
     )
     denials: dict[GrantId, Denial] = field(default_factory=dict[GrantId, Denial])
     freezes: dict[FreezeId, Freeze] = field(default_factory=dict[FreezeId, Freeze])
+    notes: dict[GrantId, Note] = field(default_factory=dict[GrantId, Note])
     reviews: Reviews = field(default_factory=Reviews)
     tasks: Tasks = field(default_factory=Tasks)
 
@@ -60,6 +63,7 @@ class _State:
             approvals=dict(self.approvals),
             denials=dict(self.denials),
             freezes=dict(self.freezes),
+            notes=dict(self.notes),
             reviews=dict(self.reviews),
             tasks=dict(self.tasks),
             orphans=dict(self.orphans),
@@ -184,6 +188,22 @@ class FakeStore(FakeTaskBook):
         named = frozenset(entitlements)
         everything = self.grants(states=[State.PENDING], before=before, limit=len(self._seen().grants))
         return [grant for grant in everything if grant.entitlement in named][:limit]
+
+    def selected(
+        self, selection: Selection, at: datetime, *, before: GrantId | None = None, limit: int = 100
+    ) -> Sequence[Grant]:
+        """A page of the grants that are selected at `at`, newest first."""
+        every = self.grants(before=before, limit=len(self._seen().grants))
+        return [grant for grant in every if selection.selects(self._selectable(grant, at))][:limit]
+
+    def note(self, grant: GrantId) -> Note:
+        """What was known when a grant was asked for."""
+        return self._seen().notes.get(grant, NOTHING)
+
+    def _selectable(self, grant: Grant, at: datetime) -> Selectable:
+        line = [task.id for task in self.lineage(grant.workload, grant.task)]
+        leases, approvals = self.leases(grant.id), self.approvals(grant.id)
+        return granted(grant, self.note(grant.id), line=line, leases=leases, approvals=approvals, at=at)
 
     def approvals(self, grant: GrantId) -> Sequence[GivenApproval]:
         """Every yes to a grant, oldest first."""
@@ -317,7 +337,7 @@ class FakeChanges:
         self._events: list[Event] = []
         self._failure: Exception | None = None
 
-    def add(self, grant: Grant, *events: Event) -> None:
+    def add(self, grant: Grant, *events: Event, note: Note = NOTHING) -> None:
         """Save a new grant."""
         with self._step():
             if grant.state not in INITIAL:
@@ -331,6 +351,7 @@ class FakeChanges:
             if grant.id in self._draft.grants or grant.idempotency_key in keys:
                 raise LostRaceError("an id or an idempotency key was used before")
             self._draft.grants[grant.id] = grant
+            self._draft.notes[grant.id] = note
             self._events += events
 
     def usage(self, entitlement: str, workload: WorkloadId, *, since: datetime, enough: int) -> Usage:
@@ -527,7 +548,7 @@ class FakeChanges:
 
 _ASKED = (
     *("entitlement", "issuer", "subject", "person", "workload", "task", "intent", "reason"),
-    *("unusual", "under", "idempotency_key", "request_digest", "requested_at"),
+    *("unusual", "parameters", "under", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
 

@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, inspect
+from sqlalchemy.schema import SchemaItem
 
 import controlplane.stores
 from controlplane.audit.chain import GENESIS, seal_head
@@ -36,11 +37,16 @@ def schema(path: Path) -> set[tuple[str, str, str]]:
         return set(database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master"))
 
 
+def is_on_sqlite(item: SchemaItem, *_: object) -> bool:
+    return item.info.get("only") in {None, "sqlite"}
+
+
 def test_the_versions_make_the_tables_that_the_code_knows(path: Path) -> None:
     open_and_close(path)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_object": is_on_sqlite}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, metadata) == []
     engine.dispose()
 
@@ -127,9 +133,10 @@ def test_a_store_of_every_earlier_release_is_brought_forward_with_what_it_holds(
     store = open_store(f"sqlite:///{path}", audit_key=AUDIT_KEY)
     old = sample_grant()
     assert store.grant(old.id) == old
-    assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
-        (old.task, old.requested_at)
-    ]
+    if released < "0009":  # that release began tasks itself
+        assert [(task.id, task.begun_at) for task in store.lineage(old.workload, old.task)] == [
+            (old.task, old.requested_at)
+        ]
     with store.transaction() as tx:
         tx.add(sample_grant(2), sample_event(2))
     assert [link.seq for link in store.links()] == [1]
