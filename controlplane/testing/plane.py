@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -121,6 +121,7 @@ class FakePlane:
         vault: FakeVault | None = None,
         clock: FakeClock | None = None,
         ids: CountingIds | None = None,
+        tokens: Iterator[int] | None = None,
         policy: Policy | None = None,
         started: bool = False,
         meanwhile: Meanwhile = at_once,
@@ -135,7 +136,7 @@ class FakePlane:
         self.assertions: list[Secret] = []
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)
-        self._tokens = itertools.count(1)
+        self._tokens = tokens or itertools.count(1)
         self.task_key, self.task_key_pem, self.receipt_keys = _KEY.jwk, _KEY.public_pem, [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
