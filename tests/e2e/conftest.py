@@ -27,7 +27,12 @@ def planes(
         def make(prefix: str, *words: str, **more: Any) -> RealPlane:
             directory: Path = tmp_path_factory.mktemp(f"plane-{prefix}")
             plane = RealPlane(
-                directory=directory, prefix=prefix, words=words, openbao=openbao, root=vault_root, issuer=issuer, **more
+                directory=directory,
+                prefix=prefix,
+                words=words,
+                openbao=openbao,
+                issuer=issuer,
+                **{"root": vault_root, **more},
             )
             plane.start()
             running.callback(plane.stop)
