@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide lock clean
+.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide bench-cli lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-revoke: $(READY) ## Measure finish until verified gone, 1, 10 and 100 at o
 
 bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitlements loaded
 	@$(BIN)/python -m benchmarks.decide
+
+bench-cli: $(READY) ## Measure how fast commands start, against a bare click program
+	@$(BIN)/python -m benchmarks.cli
 
 lock: ## Renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \

@@ -44,7 +44,7 @@ DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
 _BAO_BIN = "SHORTHOLD_BAO_BIN"
 _PREFIX: Final = "SHORTHOLD_"
 _TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")
-_OTHERS: Final = ("ADDR", "BAO_BIN", "CONFIG", "DEV_ADDRESSES", "TOKEN", "TOKEN_FILE")
+_OTHERS: Final = ("ADDR", "BAO_BIN", "CONFIG", "DEV_ADDRESSES", "TOKEN", "TOKEN_COMMAND", "TOKEN_FILE")
 """Our variables that are no settings: what the command line and `dev` read."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
@@ -112,6 +112,8 @@ class VaultSettings(_Section):
     mounts: dict[Mount, Mount] = {"database": "database", "pki": "pki"}
     broker: VaultIdentity | None = None
     sync: VaultIdentity | None = None
+    param: VaultIdentity | None = None
+    """Who makes roles for single grants; only where entitlements have parameters (docs/parameters.md)."""
     drift: VaultIdentity | None = None
 
     @property

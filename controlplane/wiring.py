@@ -33,6 +33,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -77,6 +78,7 @@ from controlplane.sync.watch import WatchDrift
 from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
 from controlplane.vault.lookout import VaultLookout
@@ -135,6 +137,8 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    param: "Param | None"
+    """Who makes roles for single grants."""
     clock: StoreClock
     skew: Skew
     """Of `clock`, from Vault's."""
@@ -170,6 +174,8 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
+        if self.param is not None:
+            self.param.close()
         self.store.close()
 
 
@@ -188,6 +194,8 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
+    own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -217,6 +225,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
+        roles=own_roles,
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     broker.transport.observe = metrics.vault_call
@@ -236,6 +245,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
+        sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
@@ -289,6 +299,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
         meanwhile=threads,
+        roles=own_roles,
     )
     tells = [
         TellSink(
@@ -399,6 +410,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
+        param=param,
         clock=clock,
         skew=from_vault,
         targets=targets,
@@ -408,6 +420,19 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling
         ),
     )
+
+
+class Param:
+    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
+        self._session = _session(vault, identity, "vault.param", clock)
+        self.client = VaultClient(_server(vault), self._session)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+        self._session.close()
 
 
 @contextmanager
@@ -487,7 +512,8 @@ def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, T
         for name, target in settings.targets.items()
         if isinstance(prober := probers.get(target.kind), Weighs)
     }
-    own = {"broker": settings.vault.broker, "sync": settings.vault.sync, "drift": settings.vault.drift}
+    vault = settings.vault
+    own = {"broker": vault.broker, "sync": vault.sync, "drift": vault.drift, "param": vault.param}
     files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
     files[layout.auth_mount] = settings.keys.directory / TASK_KEY
     keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
@@ -523,6 +549,10 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
+def _nothing() -> None:
+    """No roles of single grants are made here, so none are left behind."""
 
 
 def _furthest(*skews: Skew) -> Skew:

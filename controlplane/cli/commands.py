@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "doctor": "Is everything all right, and what to do if not.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
+    "exec": "Run a program with a credential of its own, and end the access with it.",
     "grant": "Request, collect, show, renew and finish grants; approve, deny, review.",
     "incident": "Freeze and thaw what may be granted.",
     "policy": "Policies in Cedar: test, init, schema.",

@@ -107,6 +107,8 @@ def _trust(settings: "Settings") -> "Trust":
         "responder": directory / "responder.pem",
         "drift": drift.key_file if drift else directory / "drift.pem",
     }
+    if settings.vault.param is not None:
+        files["param"] = settings.vault.param.key_file
     return Trust(**{f"{name}_key_pem": load_or_create(file).public_pem for name, file in files.items()})
 
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
 from pydantic import AfterValidator, Field, field_validator
 from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
@@ -57,6 +57,8 @@ Extension = Literal["permit-pty", "permit-port-forwarding", "permit-agent-forwar
 
 class SshScope(Scope):
     """Logins as these accounts, at every server that trusts the certificate authority of Vault's SSH mount."""
+
+    narrows: ClassVar[Mapping[str, Placing]] = {"principals": Placing.ALONE}
 
     principals: tuple[Principal, ...] = Field(min_length=1, max_length=16, description="Accounts at the servers.")
     source_addresses: tuple[Annotated[Network, AfterValidator(_network)], ...] = Field(
@@ -106,7 +108,7 @@ class SshEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`. Vault keeps no lease of a certificate."""
-        return Places(roles=f"{mount}/roles", leases=None, holds=None)
+        return Places(roles=f"{mount}/roles", leases=None, holds=None, own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One role. All fields are written, so that none is left to a default of some server version."""

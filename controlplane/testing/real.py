@@ -96,6 +96,7 @@ class RealPlane:
                 max_request_duration=timedelta(seconds=5),
                 broker=own["broker"],
                 sync=own["sync"],
+                param=own["param"],
                 drift=own["drift"],
             ),
         )
@@ -138,13 +139,14 @@ class RealPlane:
             raise AssertionError("the control plane does not take the entitlements up")
         return wanted
 
-    def grant(self, name: str, *, ttl: str | None = None) -> Delivered:
+    def grant(self, name: str, *, ttl: str | None = None, **parameters: str) -> Delivered:
         """A grant for the agent. Raises what `RequestGrant` raises."""
         asked = GrantRequest(
             entitlement=name,
             task=TaskId("T-1"),
             intent="answer-question",
             ttl=None if ttl is None else parse_duration(ttl),
+            parameters=parameters,
         )
         return self.plane.request(self.who(), asked)
 

@@ -5,7 +5,7 @@ run does nothing. It is the same on the embedded server and on somebody else's.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -39,15 +39,19 @@ class Trust:
     sync_key_pem: str
     responder_key_pem: str
     drift_key_pem: str
+    param_key_pem: str | None = None
+    """None where no entitlement has parameters: then nobody may make roles for single grants."""
 
-    def key_of(self, identity: str) -> str:
-        """The key of one of `IDENTITIES`."""
-        return {
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """The key of each of `IDENTITIES` that there is to be."""
+        known = {
             "broker": self.broker_key_pem,
             "sync": self.sync_key_pem,
             "responder": self.responder_key_pem,
             "drift": self.drift_key_pem,
-        }[identity]
+        }
+        return known if self.param_key_pem is None else {**known, "param": self.param_key_pem}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
         ConfigurationError: a name of the layout is no good, or a mount of ours is something else already.
         VaultRefusedError, VaultUnavailableError: how far it came stands in Vault: run it again.
     """
-    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES}
+    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES if identity in trust.keys}
     items: list[BootstrapItem] = []
     for wanted in _everything(client, layout, trust, policies):
         items.append(BootstrapItem(path=wanted.path, what=wanted.what, action=wanted.action))
@@ -93,13 +97,19 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
     return items
 
 
+def made(client: VaultClient, layout: Layout) -> Sequence[str]:
+    """The identities that there have to be: `param` only where somebody has made it."""
+    path = f"sys/policies/acl/{identity_name(layout, 'param')}"
+    return [name for name in IDENTITIES if name != "param" or client.read(path) is not None]
+
+
 def identities(client: VaultClient, layout: Layout) -> Iterator[BootstrapItem]:
     """Policies and roles of our identities, probers among them, held against what bootstrap writes; nothing is written.
 
     Raises: ConfigurationError, VaultRefusedError, VaultUnavailableError: the rest was not looked at.
     """
     wanted: list[_Wanted] = []
-    for identity in IDENTITIES:
+    for identity in made(client, layout):
         mount = identity_name(layout, identity)
         wanted.append(_policy(client, mount, f"what {identity} may do", policy_of(layout, identity)))
         wanted.append(_identity_role(client, mount, identity, exists=True))
@@ -119,10 +129,10 @@ def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Map
     yield from _auth(
         client, auths, layout.auth_mount, what="where tasks log in", key=trust.task_key_pem, ceiling=CEILING
     )
-    for identity in IDENTITIES:
+    for identity in policies:
         mount = identity_name(layout, identity)
         yield from _auth(
-            client, auths, mount, what=f"where {identity} logs in", key=trust.key_of(identity), ceiling=SESSION_TTL
+            client, auths, mount, what=f"where {identity} logs in", key=trust.keys[identity], ceiling=SESSION_TTL
         )
         yield _policy(client, mount, f"what {identity} may do", policies[identity])
         yield _identity_role(client, mount, identity, exists=f"{mount}/" in auths)

@@ -10,9 +10,9 @@ from controlplane.model.drift import Connection, Seen
 from controlplane.model.errors import TargetUnavailableError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.plan import Compiled, Layout, ObjectKind
 from controlplane.sync.ours import origin, reserved
-from controlplane.vault.bootstrap import identities
+from controlplane.vault.bootstrap import identities, made
 from controlplane.vault.client import VaultClient, part
-from controlplane.vault.policies import IDENTITIES, identity_name
+from controlplane.vault.policies import identity_name
 from controlplane.vault.roles import VaultRoles
 
 T = TypeVar("T")
@@ -57,7 +57,10 @@ class VaultLookout:
             for each in connections or ()
         }
         trust: dict[str, JsonObject] = {}
-        for mount in (self._layout.auth_mount, *(identity_name(self._layout, identity) for identity in IDENTITIES)):
+        for mount in (
+            self._layout.auth_mount,
+            *(identity_name(self._layout, name) for name in made(self._client, self._layout)),
+        ):
             path = f"auth/{mount}/config"
             if (config := unless_unseen(path, lambda path=path: self._data(path), None)) is not None:
                 trust[mount] = config

@@ -18,7 +18,7 @@ from controlplane.model.canonical import canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import MAX_PREFIX, Layout
 
-IDENTITIES: Final = ("broker", "sync", "responder", "drift")
+IDENTITIES: Final = ("broker", "sync", "responder", "drift", "param")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([a-z_]+(?::[a-z0-9-]+)?)\}")
 _PREFIX: Final = re.compile(rf"[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}", re.ASCII)
@@ -85,6 +85,7 @@ def _names(layout: Layout) -> Mapping[str, tuple[str, ...]]:
     folders = {
         "roles": tuple(where.roles for where in found if where.roles is not None),
         "leases": tuple(where.leases for where in found if where.leases is not None),
+        "own": tuple(where.roles for where in found if where.own and where.roles is not None),
         "holds": tuple(where.holds for where in found if where.holds is not None),
     }
     return names | mounts | folders
