@@ -18,6 +18,7 @@ from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -102,6 +103,7 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    find: FindAccess
     renew: RenewGrant
     heartbeat: TakeHeartbeat
     finish: FinishGrant
@@ -320,12 +322,14 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         engines=engines(),
         access=lambda: access,
     )
+    who_could = WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers))
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
-        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        who_could=who_could,
+        find=FindAccess(entitlements=entitlements, engines=engines(), who_could=who_could),
         renew=RenewGrant(
             clock=clock,
             record=record,
