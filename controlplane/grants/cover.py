@@ -31,15 +31,15 @@ _WEIGHT: Final = {Risk.LOW: 0, Risk.MEDIUM: 1, Risk.HIGH: 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """One thing that an agent was refused or is about to do; None is any verb, or some column."""
+    """One thing that an agent was refused or is about to do. No verb is any of them, no columns are some of them."""
 
     thing: str
     verb: str | None = None
-    column: str | None = None
+    columns: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        column = f" ({self.column})" if self.column else ""
-        return f"{self.verb or 'use'}{column} {self.thing}"
+        columns = f" ({', '.join(sorted(self.columns))})" if self.columns else ""
+        return f"{self.verb or 'use'}{columns} {self.thing}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,20 +59,20 @@ class Candidate:
 
 
 def parse_needs(texts: Sequence[str]) -> tuple[Need, ...]:
-    """Every single thing that the texts name: `update (status) billing.invoices`, a path, a host, or a refusal's words.
+    """What the texts name: `update (status) billing.invoices`, a path, a host, or a refusal's words.
 
-    Raises: InvalidRequestError: one cannot be read, or there are more than MOST.
+    A text in no such form is a thing that nothing has. Raises: InvalidRequestError: there is none, or more than MOST.
     """
-    needs = tuple(dict.fromkeys(need for text in texts for need in _needs(text)))
+    needs = tuple(dict.fromkeys(map(_need, texts)))
     if not 0 < len(needs) <= MOST:
-        raise InvalidRequestError(f"name 1 to {MOST} things, counting every column, not {len(needs)}")
+        raise InvalidRequestError(f"name 1 to {MOST} things, not {len(needs)}")
     return needs
 
 
 def candidate(entitlement: Entitlement, needs: Sequence[Need], engines: Mapping[str, Engine]) -> Candidate:
     """What `entitlement` covers of `needs`, all of its scopes together."""
     opened = [touch for scope in entitlement.scopes for touch in _touches(scope)]
-    covers = sum(1 << place for place, need in enumerate(needs) if any(_covered(need, touch) for touch in opened))
+    covers = sum(1 << place for place, need in enumerate(needs) if _covered(need, opened))
     width = sum(len(engines[scope.engine].reach(scope)) for scope in entitlement.scopes)
     return Candidate(entitlement=entitlement, covers=covers, width=width)
 
@@ -107,10 +107,15 @@ class _Touch:
     columns: frozenset[str] = frozenset()
 
 
-def _covered(need: Need, touch: _Touch) -> bool:
-    named = touch.thing == need.thing or ("." not in need.thing and touch.thing.rpartition(".")[2] == need.thing)
-    does = need.verb is None or touch.verb is None or need.verb == touch.verb
-    return named and does and (need.column is None or not touch.columns or need.column in touch.columns)
+def _covered(need: Need, opened: Sequence[_Touch]) -> bool:
+    """Whether one credential does all of it: columns of several entitlements add up to no statement."""
+    fitting = [touch for touch in opened if _named(need, touch) and (not need.verb or touch.verb in {None, need.verb})]
+    whole = any(not touch.columns for touch in fitting)
+    return bool(fitting) and (whole or need.columns <= frozenset[str]().union(*(touch.columns for touch in fitting)))
+
+
+def _named(need: Need, touch: _Touch) -> bool:
+    return touch.thing == need.thing or ("." not in need.thing and touch.thing.rpartition(".")[2] == need.thing)
 
 
 def _touches(scope: Scope) -> Iterator[_Touch]:
@@ -133,17 +138,15 @@ def _texts(value: JsonValue) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _needs(text: str) -> Iterator[Need]:
+def _need(text: str) -> Need:
     written = " ".join(text.split())
     if refused := _REFUSAL.fullmatch(written):
-        yield Need(thing=_plain(refused["thing"]))
-        return
+        return Need(thing=_plain(refused["thing"]))
     found = _NEED.fullmatch(written)
     if found is None:
-        raise InvalidRequestError("write a need as `update billing.invoices`, a path, a host, or what a refusal said")
+        return Need(thing=_plain(written))
     verb = found["verb"].lower() if found["verb"] else None
-    columns = sorted(_columns(found["columns"])) or [None]
-    yield from (Need(thing=_plain(found["thing"]), verb=verb, column=column) for column in columns)
+    return Need(thing=_plain(found["thing"]), verb=verb, columns=_columns(found["columns"]))
 
 
 def _columns(text: str | None) -> frozenset[str]:

@@ -93,8 +93,18 @@ def test_an_intent_narrows_what_is_looked_at(plane: FakePlane) -> None:
     assert found(plane, "select billing.invoices", intent="correct-status") == (["invoice-status"], [])
 
 
-@pytest.mark.parametrize("needs", [(), ("",), ("a b c d",), tuple(f"select t{number}" for number in range(MOST + 1))])
-def test_what_cannot_be_read_is_refused(plane: FakePlane, needs: Sequence[str]) -> None:
+@pytest.mark.parametrize("text", ["", "a b c d", "; DROP TABLE x", "¦", "()", "(a) b)"])
+def test_a_text_in_no_form_is_a_thing_that_nothing_has(plane: FakePlane, text: str) -> None:
+    assert found(plane, text)[0] == []
+
+
+def test_columns_of_two_entitlements_add_up_to_no_statement(plane: FakePlane) -> None:
+    assert found(plane, "select (id, customer) billing.invoices") == (["invoice-status"], [])
+    assert found(plane, "update (status, total) billing.invoices")[0] == []
+
+
+@pytest.mark.parametrize("needs", [(), tuple(f"select t{number}" for number in range(MOST + 1))])
+def test_too_many_or_none_are_refused(plane: FakePlane, needs: Sequence[str]) -> None:
     with pytest.raises(InvalidRequestError):
         plane.find(plane.agent(), needs)
 
