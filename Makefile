@@ -34,8 +34,9 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules (hours); SEED=n STORE=… repeats one
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(STORE),--store $(STORE))
+chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules FROM=0 on; SEED=n STORE=… repeats one
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--from $(or $(FROM),0) --seeds $(or $(SEEDS),1000)) \
+	  $(if $(STORE),--store $(STORE))
 
 fuzz: $(READY) ## Try hundreds of requests on every route of the API, for every kind of caller (minutes)
 	@FUZZ_EXAMPLES=200 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/unit/test_http_schema.py --timeout=3600

@@ -3,12 +3,12 @@
 With several processes on one listener each keeps its figures in a file of its own, and whoever is asked adds them up.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 from typing_extensions import override
 
+from controlplane.model.drift import Code
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import Grant, State
 from controlplane.model.orphan import OrphanKind
@@ -67,6 +68,13 @@ class Metrics:
         self._revocations = Counter(
             "shorthold_revocations", "Grants that were proved gone, or not quite.", ("verified",), registry=own
         )
+        self._drift = Gauge(
+            "shorthold_drift",
+            "Findings of the last look for drift, by code; only where the worker looks.",
+            ("code",),
+            registry=own,
+            multiprocess_mode="livesum",
+        )
         self._shared = bool(getattr(ValueClass, "_multiprocess", False))
         self._own = own
         self._store = _StoreFigures(clock, store, cursors, sinks, ahead)
@@ -91,6 +99,11 @@ class Metrics:
         call = next((name for part, name in _CALLS if part in path), "other")
         outcome = "none" if status is None else f"{status // 100}xx"
         self._calls.labels(call, outcome).observe(seconds)
+
+    def drift(self, found: Mapping[Code, int]) -> None:
+        """The last look for drift found so many of each."""
+        for code in Code:
+            self._drift.labels(code.value).set(found.get(code, 0))
 
     def reaping(self, reap: Callable[[Grant], Grant]) -> Callable[[Grant], Grant]:
         """`reap`, counted."""

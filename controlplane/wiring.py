@@ -34,6 +34,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -62,7 +63,7 @@ from controlplane.model.errors import (
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
-from controlplane.probers import TargetProber, Unconfigured, prober_of
+from controlplane.probers import TargetProber, Unconfigured, Weighs, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
@@ -73,10 +74,15 @@ from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
+from controlplane.sync.drift import Expected, FindDrift
+from controlplane.sync.watch import WatchDrift
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
+from controlplane.vault.lookout import VaultLookout
+from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
@@ -132,6 +138,8 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    param: "Param | None"
+    """Who makes roles for single grants."""
     clock: StoreClock
     skew: Skew
     """Of `clock`, from Vault's."""
@@ -167,6 +175,8 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
+        if self.param is not None:
+            self.param.close()
         self.store.close()
 
 
@@ -185,6 +195,8 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
+    own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -214,6 +226,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
+        roles=own_roles,
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     broker.transport.observe = metrics.vault_call
@@ -233,9 +246,26 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
+        sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
+    watching = None if settings.drift.every == "off" else settings.drift.every
+    drift = None
+    if watching is not None:
+        reader = VaultClient(
+            _server(settings.vault), _session(settings.vault, settings.vault.drift, "vault.drift", clock)
+        )
+        drift = WatchDrift(
+            clock=clock,
+            record=record,
+            store=store,
+            entitlements=entitlements,
+            find=_find_drift(settings, reader, targets),
+            every=watching,
+            count=metrics.drift,
+        )
     worker = Worker(
         store=store,
         clock=clock,
@@ -256,8 +286,9 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             wake=lambda: None,  # the next tick finds them
             issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
         ),
+        watch=drift,
+        watch_every=watching or timedelta(0),
     )
-    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -269,6 +300,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
         meanwhile=threads,
+        roles=own_roles,
     )
     tells = [
         TellSink(
@@ -381,6 +413,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
+        param=param,
         clock=clock,
         skew=from_vault,
         targets=targets,
@@ -390,6 +423,19 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             clock=clock, record=record, store=store, census=census, epochs=epochs, settling=request.settling
         ),
     )
+
+
+class Param:
+    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
+        self._session = _session(vault, identity, "vault.param", clock)
+        self.client = VaultClient(_server(vault), self._session)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+        self._session.close()
 
 
 @contextmanager
@@ -417,6 +463,64 @@ def sync_roles(vault: VaultSettings) -> Roles:
     return VaultRoles(vault.layout, VaultClient(_server(vault), token))
 
 
+@contextmanager
+def drift_finder(settings: Settings) -> Generator[FindDrift]:
+    """What looks for drift once, for as long as the block lasts.
+
+    With the operator's token where there is one, else as `vault.drift`, else as `vault.sync`, which sees less. Targets
+    are asked where the broker's prober can log in.
+
+    Raises: ConfigurationError: there is no identity to look as.
+    """
+    given, operator, clock = settings.vault, server_token(), SystemClock()
+    if operator is not None:
+        token: TokenSource = _always(operator)
+    else:
+        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync", clock)
+    reader = VaultClient(_server(given), token)
+    broker = None
+    if given.broker is not None and given.broker.key_file.exists():
+        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker", clock))
+    probers = {} if broker is None else _targets(settings, broker, clock)
+    try:
+        yield _find_drift(settings, reader, probers)
+    finally:
+        for prober in probers.values():
+            prober.close()
+        for client in (reader, broker):
+            if client is not None:
+                client.close()
+
+
+def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
+    layout = settings.vault.layout
+    excess = {
+        name: prober.excess
+        for name, target in settings.targets.items()
+        if isinstance(prober := probers.get(target.kind), Weighs)
+    }
+    vault = settings.vault
+    own = {"broker": vault.broker, "sync": vault.sync, "drift": vault.drift, "param": vault.param}
+    files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
+    files[layout.auth_mount] = settings.keys.directory / TASK_KEY
+    keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
+    targets = {
+        name: (target.host, target.port, str(getattr(target, "database", "")))
+        for name, target in settings.targets.items()
+        if target.kind == "postgresql"
+    }
+    return FindDrift(
+        look=VaultLookout(layout, reader, excess),
+        layout=layout,
+        expected=Expected(
+            keys=keys,
+            targets=targets,
+            own_policies=frozenset(identity_name(layout, name) for name in IDENTITIES),
+            known=settings.drift.known,
+        ),
+    )
+
+
 def _access(settings: Settings) -> Sequence[AccessRule]:
     issuers = known(settings.issuers)
     for given in settings.access:
@@ -432,6 +536,10 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
+def _nothing() -> None:
+    """No roles of single grants are made here, so none are left behind."""
 
 
 def _furthest(*skews: Skew) -> Skew:

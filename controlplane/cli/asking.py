@@ -24,6 +24,39 @@ class GrantIdType(click.ParamType[str]):
         return value
 
 
+class ParameterType(click.ParamType[tuple[str, str]]):
+    """`ticket=42`: the value of one parameter."""
+
+    name = "name=value"
+
+    @override
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, given, text = value.partition("=")
+        if not (name and given):
+            self.fail(f"{value!r} is no parameter: write name=value, such as ticket=42", param, ctx)
+        return name, text
+
+
+parameter_option = click.option(
+    *("--parameter", "parameters"),
+    type=ParameterType(),
+    multiple=True,
+    help="What to narrow it to, such as ticket=42; once for each parameter of the entitlement.",
+)
+
+
+def narrowing(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The parameters as a request has them; none is no field at all. Exits where one is given twice."""
+    values = dict(parameters)
+    if len(values) < len(parameters):
+        raise click.UsageError("a parameter is given twice")
+    return {"parameters": values} if values else {}
+
+
 def client() -> Shorthold:
     """The control plane at `SHORTHOLD_ADDR`, asked with the token of the moment. Close it when done."""
     from controlplane.settings import caller
@@ -66,6 +99,7 @@ def summary(answer: dict[str, Any]) -> dict[str, Any]:
         "failing",
     )
     flat = {name: told.get(name) for name in names}
+    flat |= {f"parameter {name}": value for name, value in sorted(told.get("parameters", {}).items())}
     if denial := answer.get("denial"):
         flat["denied by"] = f"{denial['issuer']} {denial['subject']}: {denial['reason']}"
     for given in answer.get("approvals", ()):

@@ -7,7 +7,7 @@ from typing import Never
 
 import click
 
-from controlplane.cli.asking import fail
+from controlplane.cli.asking import fail, narrowing, parameter_option
 from controlplane.cli.child import run
 from controlplane.cli.handing import Handing, handed
 from controlplane.cli.output import say
@@ -26,6 +26,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@parameter_option
 @click.option("--wait", is_flag=True, help="Where people have to agree: wait until they have.")
 @click.option("--renew", is_flag=True, help="Keep it as long as CMD runs, within the entitlement's maximum.")
 @click.option("--file", "files", multiple=True, metavar="NAME=SCOPE.FIELD", help="NAME is a file (0600) that holds it.")
@@ -40,6 +41,7 @@ def exec(  # noqa: PLR0917 # click passes each option by name
     intent: str,
     reason: str | None,
     ttl: str | None,
+    parameters: tuple[tuple[str, str], ...],
     wait: bool,
     renew: bool,
     files: tuple[str, ...],
@@ -60,7 +62,10 @@ def exec(  # noqa: PLR0917 # click passes each option by name
       shorthold exec orders-read --task T-3 --intent prepare-report --env PGPASSWORD=orders.password -- ./report
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     handing = Handing.parse(command, files=files, fds=fds, envs=envs, scope=scope)
-    asked = grant(entitlement, intent=intent, task=task, parent=parent, reason=reason, ttl=ttl, renew=renew)
+    values = narrowing(parameters).get("parameters")
+    asked = grant(
+        entitlement, intent=intent, task=task, parent=parent, reason=reason, ttl=ttl, parameters=values, renew=renew
+    )
     for sign in _ENDING:
         signal.signal(sign, _end)
     try:

@@ -2,12 +2,13 @@
 
 import shlex
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from controlplane.cli.output import output_option, say, show
+from controlplane.cli.output import cell, output_option, say, show
 from controlplane.cli.vault import own_token
 from controlplane.model.canonical import JsonValue
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from controlplane.model.plan import Layout, Plan
     from controlplane.ports import Roles
     from controlplane.sync.apply import Applied, ApplySync
+    from controlplane.sync.problem import Problem
     from controlplane.sync.review import Review
 
 CHANGES: Final = 2
@@ -34,7 +36,7 @@ _prune_option = click.option(
 
 @click.group()
 def sync() -> None:
-    """Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.
+    """Make Vault's roles equal the entitlements: lint, plan, apply, drift, schema, who.
 
     It needs the entitlements and a Vault token (BAO_TOKEN or VAULT_TOKEN), or the identity `vault.sync` of the
     settings. What is not under our prefix is never touched.
@@ -49,39 +51,45 @@ def sync() -> None:
 
 @sync.command()
 @_roles_option
-@output_option
-def lint(directory: Path | None, output: str) -> None:
-    """Check every entitlement and every policy; all problems are shown, with file, line and column."""
+@click.option(
+    "-o",
+    "--output",
+    "--format",
+    "output",
+    type=click.Choice(("text", "json", "github", "sarif")),
+    default="text",
+    show_default=True,
+    help="Lines, JSON, annotations of a GitHub workflow, or SARIF 2.1.0.",
+)
+@click.option("--strict", is_flag=True, help="A warning is a failure, too.")
+@click.option("--unused", "days", type=click.IntRange(1, 3650), metavar="DAYS", default=None,
+              help="Ask the store, too, which intents nobody has named for so many days.")  # fmt: skip
+def lint(directory: Path | None, output: str, strict: bool, days: int | None) -> None:
+    """Check every entitlement and every policy; all problems are shown, with file, line and column.
+
+    Exit status: 0 nothing that keeps an entitlement out, 1 an error, or with --strict a warning. docs/lint.md explains
+    every rule.
+
+    \b
+    Examples:
+      shorthold sync lint
+      shorthold sync lint --format sarif > lint.sarif
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.policies.lint import lint as lint_policies
     from controlplane.sync.problem import Severity
+    from controlplane.sync.report import REPORTS
 
     found, _ = _review(directory)
-    names = {path.stem for path in _directory(directory).glob("*.yaml")}
+    where = _directory(directory)
+    names = {path.stem for path in where.glob("*.yaml")}
     policies, of_policies = lint_policies(_policies(directory), names)
-    problems = (*found.problems, *of_policies)
-    if output == "table":
-        for problem in problems:
-            click.secho(str(problem), fg="red" if problem.severity is Severity.ERROR else "yellow")
-    else:
-        show(
-            [
-                {
-                    "file": problem.file,
-                    "line": problem.line,
-                    "column": problem.column,
-                    "severity": problem.severity,
-                    "rule": problem.rule,
-                    "message": problem.message,
-                }
-                for problem in problems
-            ],
-            output,
-        )
+    problems = (*found.problems, *of_policies, *(() if days is None else _unused(where, days)))
+    click.echo(REPORTS[output](problems, str(where)), nl=False)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     say(f"{_counted(len(found.compiled), 'sound entitlement')}, "
         f"{len(policies.statements)} sound {'policy' if len(policies.statements) == 1 else 'policies'}, "
         f"{_counted(errors, 'error')}, {_counted(len(problems) - errors, 'warning')}.")  # fmt: skip
-    if errors:
+    if errors or (strict and problems):
         sys.exit(1)
 
 
@@ -145,6 +153,44 @@ def apply(file: Path | None, directory: Path | None, yes: bool, prune: bool, out
 
 
 @sync.command()
+@_roles_option
+@output_option
+def drift(directory: Path | None, output: str) -> None:
+    """Look for what stands in Vault and at targets otherwise than it should. Nothing is changed.
+
+    Exit status: 0 nothing was found, 1 nobody could look, 2 something was found. It looks with BAO_TOKEN or
+    VAULT_TOKEN, else as the identity `vault.drift`, which may only read, else as `vault.sync`, which sees less.
+    """
+    from controlplane.cli.main import tell
+    from controlplane.model.errors import ControlPlaneError
+    from controlplane.settings import load
+    from controlplane.wiring import drift_finder
+
+    try:
+        found, _ = _review(directory)
+        wanted = found.whole()
+        with own_token(), drift_finder(load()) as find:
+            findings = find(wanted)
+    except ControlPlaneError as error:  # 2 would say that something was found
+        tell(error)
+        sys.exit(1)
+    if output == "table":
+        for finding in findings:
+            click.secho(f"{finding.code}  {cell(finding.path)}", fg="red")
+            for label, sentence in (("what", finding.detail), ("means", finding.meaning), ("repair", finding.repair)):
+                click.echo(f"    {label:<7} {cell(sentence)}")
+    else:
+        told = [
+            {"code": one.code, "path": one.path, "detail": one.detail, "meaning": one.meaning, "repair": one.repair}
+            for one in findings
+        ]
+        show({"findings": [*told]}, output)
+    say(f"{_counted(len(findings), 'finding')}." if findings else "No drift: all stands as it should.")
+    if findings:
+        sys.exit(CHANGES)
+
+
+@sync.command()
 @click.argument("entitlement")
 @_roles_option
 @output_option
@@ -202,6 +248,27 @@ def _policies(given: Path | None) -> Path:
     from controlplane.settings import load
 
     return load().policies_directory if given is None else given / "policies"
+
+
+def _unused(directory: Path, days: int) -> "list[Problem]":
+    from controlplane.engines import scope_models
+    from controlplane.keys import audit
+    from controlplane.settings import load
+    from controlplane.stores.made import is_made
+    from controlplane.stores.sql import open_store
+    from controlplane.sync import usage
+    from controlplane.sync.load import load as load_files
+    from controlplane.world import SystemClock
+
+    settings = load()
+    if not is_made(settings.store.url):
+        raise click.UsageError("--unused asks the control plane's store, and store.url names none that there is")
+    since = SystemClock().now() - timedelta(days=days)
+    store = open_store(settings.store.url, audit_key=audit.load(settings.keys.directory / audit.FILE))
+    try:
+        return list(usage.unused(load_files(directory, scope_models()).sources, store, since=since))
+    finally:
+        store.close()
 
 
 def _review(given: Path | None) -> tuple["Review", "Layout"]:

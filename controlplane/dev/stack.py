@@ -27,6 +27,7 @@ from controlplane.model.secret import Secret
 from controlplane.settings import DEV_ADDRESSES, VaultSettings, bao_program, dev_addresses
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import VaultClient
+from controlplane.vault.policies import IDENTITIES
 
 LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 
@@ -290,7 +291,7 @@ class Stack:
         self.say(f"{'Started' if started else 'Runs already:'} {what} (process {process.pid}).")
 
 
-_KEYS: Final = ("task", "broker", "sync", "responder")
+_KEYS: Final = ("task", *IDENTITIES)
 _LIMIT: Final = timedelta(seconds=10)
 """What openbao.hcl says."""
 

@@ -1,15 +1,17 @@
 """AWS sessions: temporary keys of one IAM role, cut down to named actions. Vault has this engine; OpenBao does not."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -56,7 +58,9 @@ def parse(text: str) -> Allowance:
             "write it as `s3:GetObject on arn:aws:s3:::bucket/path/*`: one action, and * only for all below a path"
         )
     if shape["action"].partition(":")[0] in _POWERS:
-        raise ValueError(f"{shape['action']} is a power over rights: with it the session could make itself others")
+        raise excess(
+            "rights", f"{shape['action']} is a power over rights: with it the session could make itself others"
+        )
     return Allowance(action=shape["action"], resource=shape["resource"])
 
 
@@ -88,6 +92,19 @@ class AwsScope(Scope):
     def parsed(self) -> tuple[Allowance, ...]:
         """The allowances as values, in one order whatever the order of the lines was."""
         return tuple(sorted(parse(text) for text in self.allow))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """AWS ends the session."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Whole buckets."""
+        for each in self.parsed:
+            if each.resource.endswith("/*") and each.resource.count("/") == 1:
+                yield f"{each} is all that there is in it: name a path below"
 
 
 @dataclass(frozen=True, slots=True)

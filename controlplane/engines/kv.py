@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -38,6 +38,8 @@ def _path(path: str) -> str:
 
 class KvScope(Scope):
     """Some fields of one secret."""
+
+    narrows: ClassVar[Mapping[str, Placing]] = {"path": Placing.SEGMENT}
 
     path: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_path)]
     fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")], ...] = Field(

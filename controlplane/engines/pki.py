@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -33,6 +34,8 @@ _KEYS: Mapping[KeyType, tuple[str, int]] = {"ec-p256": ("ec", 256), "ec-p384": (
 class PkiScope(Scope):
     """A certificate for exactly these names, signed by one issuer of Vault's PKI mount."""
 
+    narrows: ClassVar[Mapping[str, Placing]] = {"common_name": Placing.PART}
+
     common_name: Hostname
     alt_names: tuple[Hostname, ...] = Field(default=(), max_length=16, description="Further DNS names in it.")
     usages: tuple[Usage, ...] = Field(default=("client",), min_length=1, description="TLS as client, server or both.")
@@ -43,6 +46,12 @@ class PkiScope(Scope):
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(names, "something is named twice")
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """`notAfter` stands in the certificate."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class PkiEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`, leases at `issue`."""
-        return Places(roles=f"{mount}/roles", leases=f"{mount}/issue", holds=f"{mount}/issue")
+        return Places(roles=f"{mount}/roles", leases=f"{mount}/issue", holds=f"{mount}/issue", own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One PKI role. All fields are written, so that none is left to a default of some server version."""

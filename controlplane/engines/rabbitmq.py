@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
@@ -49,14 +50,13 @@ def parse(text: str) -> Permission:
     """
     shape = _SHAPE.fullmatch(re.sub(r" +", " ", text.strip(" ")))
     if shape is None:
-        wild = "names no pattern: name each queue and exchange" if re.search(r"[*^$|()\[\]\\#]", text) else None
-        raise ValueError(
-            f"a permission {wild}" if wild else "write it as `read on queue name` or `write on exchange name`"
-        )
+        if re.search(r"[*^$|()\[\]\\#]", text):
+            raise excess("wildcard", "a permission names no pattern: name each queue and exchange")
+        raise ValueError("write it as `read on queue name` or `write on exchange name`")
     if shape["verb"] not in _VERBS:
         raise ValueError(f"there is no {shape['verb']} in RabbitMQ, but {', '.join(_VERBS)}")
     if shape["name"].startswith("amq."):
-        raise ValueError("names with amq. are RabbitMQ's own: through amq.default one can write to every queue")
+        raise excess("system", "names with amq. are RabbitMQ's own: through amq.default one can write to every queue")
     return Permission(verb=shape["verb"], kind=shape["kind"], name=shape["name"])
 
 

@@ -4,16 +4,18 @@ OpenBao makes the pair (`ssh/issue`), so that a request needs to carry nothing; 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
 from pydantic import AfterValidator, Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
@@ -35,7 +37,7 @@ _NONE = "none"
 
 def _account(name: str) -> str:
     if name == "root":
-        raise ValueError("root is every account: name the one that the task needs")
+        raise excess("superuser", "root is every account: name the one that the task needs")
     return name
 
 
@@ -55,6 +57,8 @@ Extension = Literal["permit-pty", "permit-port-forwarding", "permit-agent-forwar
 
 class SshScope(Scope):
     """Logins as these accounts, at every server that trusts the certificate authority of Vault's SSH mount."""
+
+    narrows: ClassVar[Mapping[str, Placing]] = {"principals": Placing.ALONE}
 
     principals: tuple[Principal, ...] = Field(min_length=1, max_length=16, description="Accounts at the servers.")
     source_addresses: tuple[Annotated[Network, AfterValidator(_network)], ...] = Field(
@@ -77,6 +81,19 @@ class SshScope(Scope):
             **({} if self.command is None else {"force-command": self.command}),
         }
 
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """The end stands in the certificate."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Powers that reach beyond the server."""
+        for extension in self.extensions:
+            if extension in {"permit-agent-forwarding", "permit-port-forwarding"}:
+                yield f"{extension} leads from the server to others: leave it out"
+
 
 @dataclass(frozen=True, slots=True)
 class SshEngine:
@@ -91,7 +108,7 @@ class SshEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`. Vault keeps no lease of a certificate."""
-        return Places(roles=f"{mount}/roles", leases=None, holds=None)
+        return Places(roles=f"{mount}/roles", leases=None, holds=None, own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One role. All fields are written, so that none is left to a default of some server version."""

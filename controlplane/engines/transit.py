@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, canonical
 from controlplane.model.entitlement import Revocability, Scope, distinct
@@ -47,6 +48,12 @@ class TransitScope(Scope):
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(names, "an operation is named twice")
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """The target is Vault, and the token its own."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

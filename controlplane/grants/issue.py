@@ -7,7 +7,7 @@ asked what does not depend on it.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -15,6 +15,7 @@ from functools import partial
 from controlplane.grants.asked import granted_scopes
 from controlplane.grants.frozen import frozen
 from controlplane.grants.known import ids
+from controlplane.grants.narrow import own_roles
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
 from controlplane.model.entitlement import Delivery, Scope
@@ -22,6 +23,7 @@ from controlplane.model.errors import (
     ControlPlaneError,
     FrozenError,
     NotSyncedError,
+    ParametersOffError,
     UnexpectedTokenError,
     VaultRefusedError,
     VaultUnavailableError,
@@ -30,9 +32,9 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts, Wrapped, is_leased
-from controlplane.model.plan import Compiled, Layout
+from controlplane.model.plan import Compiled, Layout, VaultObject
 from controlplane.model.secret import Secret
-from controlplane.ports import Clock, Engine, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
+from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
 
 ASSERTION_LIFETIME = timedelta(seconds=15)
 """How long a task JWT is good for. Vault takes the same JWT twice, so it never leaves this process."""
@@ -66,6 +68,8 @@ class IssueGrant:
     layout: Layout
     wake: Wake
     meanwhile: Meanwhile
+    roles: GrantRoles | None = None
+    """None where no role may be made for a single grant."""
 
     def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...], who: VerifiedClaims) -> Delivered:
         """Issue what was decided.
@@ -76,9 +80,11 @@ class IssueGrant:
             UnexpectedTokenError: Vault's role is not what we compiled; its token is being revoked.
             LostRaceError: somebody ended the grant meanwhile; what was made is being revoked.
             FrozenError: a freeze came meanwhile; what was made is being revoked.
+            ParametersOffError: it needs roles of its own, and nobody may make them here; nothing was made.
         """
         token: TaskToken | None = None
         try:
+            self._make_roles(own_roles(compiled, grant))
             token = self.logins.login(compiled.naming.base, self.signer.sign(self._assertion(grant)))
             facts = self.meanwhile(partial(self.logins.facts, token.accessor))
             grant = self._save_accessor(grant, token)
@@ -88,6 +94,14 @@ class IssueGrant:
         except Exception as error:
             self._burn(grant, token, error)
             raise
+
+    def _make_roles(self, roles: Sequence[VaultObject]) -> None:
+        """Before the login: as long as a role is there, an open grant of the store's answers for it."""
+        if not roles:
+            return
+        if self.roles is None:
+            raise ParametersOffError("this control plane makes no roles for single grants")
+        self.roles.write(roles)
 
     def _assertion(self, grant: Grant) -> JsonObject:
         now = int(self.clock.now().timestamp())
@@ -206,7 +220,7 @@ class IssueGrant:
     def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
         """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
         # Vault's own no is an answer: then everything that was made is known, and nothing has to settle.
-        answered = isinstance(error, NotSyncedError | VaultRefusedError | UnexpectedTokenError | FrozenError)
+        answered = isinstance(error, _ANSWERS)
         why = Why.REFUSED if answered and token is None else Why.INTERRUPTED
         if isinstance(error, FrozenError):
             why = Why.FROZEN
@@ -233,6 +247,7 @@ class IssueGrant:
         self.wake()
 
 
+_ANSWERS = (NotSyncedError, VaultRefusedError, UnexpectedTokenError, FrozenError, ParametersOffError)
 _Issued = list[tuple[Lease, Credential]]
 _ROUNDING = timedelta(seconds=2)
 

@@ -20,7 +20,7 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, is_leased
-from controlplane.ports import Clock, Engine, Leases, Logins, Prober, Recorder, Signer, Store
+from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Prober, Recorder, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -60,6 +60,8 @@ class RevokeGrant:
     pause: Callable[[timedelta], None]
     engines: Mapping[str, Engine] = field(default_factory=dict[str, Engine])
     """What they say of ends that no prober can confirm."""
+    roles: GrantRoles | None = None
+    """Of single grants; None where none are made."""
 
     def __call__(self, grant: Grant) -> Grant:
         """The grant after one honest try. Repeating it is what it is made for.
@@ -90,6 +92,8 @@ class RevokeGrant:
             # A zombie (num_uses -1) stays visible for ever and can do nothing; its leases were ended above.
             if (facts := self.logins.facts(accessor)) is not None and facts.num_uses >= 0:
                 raise NotGoneError("the task token is still alive")
+        if grant.parameters and self.roles is not None:  # last: Vault revokes a lease by what its role says
+            self.roles.remove(grant.id)
         return Receipt(ended=tuple(ended))
 
     def _settle(self, grant: Grant, settles_at: datetime, *, known: Sequence[Lease], read: bool) -> list[Ended]:

@@ -4,10 +4,10 @@ The pydantic document *is* the noun: the YAML in `roles/` is the domain. What a 
 engine, so each engine brings its own `Scope`; the set of engines comes in through the validation context.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -21,10 +21,12 @@ from pydantic import (
     model_validator,
 )
 
+from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import Duration
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.matching import equals, globs
 from controlplane.model.network import Network
+from controlplane.model.parameter import Parameter, filled, parse, placeholders
 from controlplane.model.rate import Rate
 from controlplane.model.window import Window
 
@@ -44,6 +46,7 @@ Text = Annotated[
         pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$",
     ),
 ]
+ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Mount = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
@@ -158,15 +161,53 @@ def distinct(values: tuple[_Value, ...], said: str) -> tuple[_Value, ...]:
     return values
 
 
+class Placing(StrEnum):
+    """Where in a field of a scope a parameter may stand."""
+
+    PART = "anywhere in it"
+    SEGMENT = "alone between two slashes, or at an end"
+    ALONE = "in the only entry of the list"
+
+
 class Scope(Document):
-    """What exactly one credential can do. Each engine extends this with its own fields."""
+    """What exactly one credential can do. Each engine extends this with its own fields.
+
+    `narrows` are the fields in which a parameter may stand. In a scope of an entitlement that has one, the field shows
+    it as it was written, `{name}`; `bound` is that scope with a value in its place.
+    """
+
+    narrows: ClassVar[Mapping[str, Placing]] = {}
 
     name: ScopeName
     engine: str
 
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of those that stand in it."""
+        return frozenset(name for field in self.narrows for name in placeholders(getattr(self, field)))
+
+    def bound(self, values: Mapping[str, str]) -> "Scope":
+        """The scope with its parameters filled in, read again by its engine as if somebody had written it so.
+
+        Raises: ValueError: that is no scope of its engine, or a parameter has no value.
+        """
+        if missing := self.parameters - values.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} has no value")
+        written = cast("JsonValue", self.model_dump(mode="json"))
+        return type(self).model_validate(filled(written, values)) if self.parameters else self
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether the target itself ends the credential in time, should Vault and we both be gone."""
+        return False
+
+    def doubts(self) -> Iterable[str]:
+        """What it opens beyond what its words seem to say, and what to write instead: for lint."""
+        return ()
+
 
 def _by_engine(raw: object, info: ValidationInfo) -> object:
-    """Let the named engine read its own fields."""
+    """Let the named engine read its own fields; where parameters stand in them, with values in their place."""
     if not isinstance(raw, dict):
         return raw
     context = cast("Mapping[str, Mapping[str, type[Scope]]]", info.context or {})
@@ -176,7 +217,46 @@ def _by_engine(raw: object, info: ValidationInfo) -> object:
     if not isinstance(engine, str) or engine not in engines:
         known = ", ".join(sorted(engines)) or "none"
         raise ValueError(f"engine must be one of: {known}")
-    return engines[engine].model_validate(fields, context=info.context)
+    used = {field: names for field, value in fields.items() if (names := placeholders(value))}
+    parameters = cast("Mapping[str, Parameter] | None", info.data.get("parameters"))
+    if not used or parameters is None:  # None: what is wrong with the parameters is told instead
+        return engines[engine].model_validate(fields, context=info.context)
+    if unknown := {name for names in used.values() for name in names} - parameters.keys():
+        raise ValueError(f"there is no parameter {min(unknown)}: declare it under parameters, or take the braces out")
+    shortest, longest = (
+        engines[engine].model_validate(filled(fields, values), context=info.context) for values in _samples(parameters)
+    )
+    for field in used:
+        _see_placed(shortest, field, fields[field])
+    return longest.model_copy(update={field: _frozen(fields[field]) for field in used})
+
+
+def _samples(parameters: Mapping[str, Parameter]) -> Sequence[Mapping[str, str]]:
+    """Values that their patterns let through, the shortest and the longest: what a scope has to make sense with."""
+    parsed = {name: parse(parameter.pattern) for name, parameter in parameters.items()}
+    shortest = {name: pattern.shortest for name, pattern in parsed.items()}
+    return shortest, {name: pattern.longest for name, pattern in parsed.items()}
+
+
+def _see_placed(scope: Scope, field: str, written: JsonValue) -> None:
+    """Raises: ValueError: no parameter may stand in the field, or not there."""
+    placing = scope.narrows.get(field)
+    if placing is None:
+        others = ", ".join(sorted(scope.narrows))
+        instead = f"one may stand in {others} only" if others else "nothing of such a scope is made for a single grant"
+        raise ValueError(f"no parameter can narrow {field} of a scope of {scope.engine}: {instead}")
+    segments = written.split("/") if isinstance(written, str) else []
+    if placing is Placing.SEGMENT and any(
+        placeholders(segment) and not (segment.startswith("{") and segment.index("}") == len(segment) - 1)
+        for segment in segments
+    ):
+        raise ValueError(f"in {field} a parameter stands {placing}: Vault's policies cannot say less than a segment")
+    if placing is Placing.ALONE and isinstance(written, list) and len(written) > 1:
+        raise ValueError(f"in {field} a parameter stands {placing}: put the others into a scope of their own")
+
+
+def _frozen(written: JsonValue) -> object:
+    return tuple(written) if isinstance(written, list) else written
 
 
 class TtlRange(Document):
@@ -237,6 +317,12 @@ class Entitlement(Document):
     labels: dict[Name, Text] = {}
     eligibility: tuple[Eligibility, ...] = Field(min_length=1)
     context: Context = Context()
+    parameters: dict[ParameterName, Parameter] = Field(
+        default={},
+        max_length=8,
+        description="What a request narrows it to; {name} stands for one in a scope.",
+        json_schema_extra={"additionalProperties": False},
+    )
     scopes: tuple[SerializeAsAny[Annotated[Scope, BeforeValidator(_by_engine)]], ...] = Field(min_length=1)
     ttl: TtlRange
     heartbeat: Duration | None = None
@@ -253,6 +339,13 @@ class Entitlement(Document):
     def admits(self, who: VerifiedClaims) -> bool:
         """Whether `who` may ever ask for it."""
         return any(entry.admits(who) for entry in self.eligibility)
+
+    @model_validator(mode="after")
+    def _parameters_used(self) -> "Entitlement":
+        unused = self.parameters.keys() - frozenset[str]().union(*(scope.parameters for scope in self.scopes))
+        if unused:
+            raise ValueError(f"the parameter {min(unused)} narrows nothing: write {{{min(unused)}}} into a scope")
+        return self
 
     @field_validator("scopes")
     @classmethod

@@ -239,6 +239,13 @@ class NotSyncedError(ControlPlaneError):
     )
 
 
+class ParametersOffError(ControlPlaneError):
+    """The entitlement has parameters, and this control plane has no identity that makes roles for single grants."""
+
+    code, status, exit_status = "parameters-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Whoever runs it sets vault.param and runs `shorthold vault bootstrap`."
+
+
 class VaultUnavailableError(ControlPlaneError):
     """Vault did not answer, is sealed, or answered 5xx: the outcome is unknown and treated as 'it happened'."""
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from controlplane.model.parameter import VALUE
+
 _NAME: Final = re.compile(r"\^\[a-z\]\[a-z0-9(?P<under>_?)-\](?:\{(?P<least>\d+),(?P<most>\d+)\}|[*+])\$")
 _PATTERNS: Final = {
     "^gr_[a-z2-7]{24}$": "a grant's id is gr_ and 24 small letters and digits",
@@ -12,6 +14,8 @@ _PATTERNS: Final = {
     r"^[\x21-\x7e]{1,128}$": "1 to 128 visible ASCII characters, no blanks",
     "^(completed|failed)$": "completed or failed",
     r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$": "one line without control characters",
+    "^[a-z][a-z0-9_]{0,31}$": "small letters, digits and _ only, a letter first, at most 32",
+    VALUE: "letters, digits, _ and - only, at most 63",
     "^[a-zA-Z0-9_.-]{1,64}$": "letters, digits and _ . - only, at most 64",
     "^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$": "letters, digits, _ and - only, no - first, at most 63",
     "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$": "letters, digits and _ . - only, a letter, digit or _ first, at most 63",

@@ -42,7 +42,7 @@ Exchange = Generator[Call | Pause, Json, T]
 """A conversation: it yields what to do next, is sent the answer or thrown the error, and returns what came of it."""
 
 
-def request(asked: Mapping[str, str | None], *, key: str | None = None) -> Call:
+def request(asked: Mapping[str, object], *, key: str | None = None) -> Call:
     """`POST /v1/grants`. Without a `key` it has one of its own, for issuers that hand their tokens out again."""
     headers = {"Idempotency-Key": key or f"auto-{secrets.token_hex(16)}"}
     body = {name: value for name, value in asked.items() if value is not None}

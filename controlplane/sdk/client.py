@@ -41,14 +41,14 @@ class Shorthold:
         """Close the connections."""
         self._http.clear()
 
-    def request(self, asked: Mapping[str, str | None], *, key: str | None = None) -> dict[str, Any]:
+    def request(self, asked: Mapping[str, object], *, key: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants`: the answer of 201 or 202 as it came. Without a `key` the call makes one of its own.
 
         Raises: AnsweredError: refused, with reasons; UnreachableError: unknown, ask again with the same `key`.
         """
         return self._hear(calls.request(asked, key=key))
 
-    def explain(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
+    def explain(self, asked: Mapping[str, object]) -> dict[str, Any]:
         """`POST /v1/grants?dry_run=1`: what would be decided, with every reason; nothing is made."""
         body = {name: value for name, value in asked.items() if value is not None}
         return self._call("decision", "POST", "/v1/grants?dry_run=1", body)

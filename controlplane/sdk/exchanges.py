@@ -31,7 +31,7 @@ _BETWEEN: Final = 0.5
 class Wish:
     """What is asked for. `wait` is how long for people to agree: True is as long as the grant waits."""
 
-    asked: Mapping[str, str | None]
+    asked: Mapping[str, object]
     wait: bool | timedelta = False
 
 
@@ -116,7 +116,7 @@ def keep(opened: Opened, *, renew: bool) -> Exchange[ControlPlaneError | None]:
     return None
 
 
-def _asked(asked: Mapping[str, str | None]) -> Exchange[Json]:
+def _asked(asked: Mapping[str, object]) -> Exchange[Json]:
     key = _key()
     try:
         return (yield calls.request(asked, key=key))

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,7 @@ def grant(
     reason: str | None = None,
     ttl: Span = None,
     parent: str | None = None,
+    parameters: Mapping[str, str] | None = None,
     wait: bool | timedelta = False,
     renew: bool = False,
     prove: Span = None,
@@ -46,7 +47,7 @@ def grant(
 ) -> "Lending":
     """Access to `entitlement` for one task, as a context: `with` or `async with`; each use of it is a grant of its own.
 
-    `task` may be left out inside `with task(…)`. `wait` waits for people to agree: True as long as the grant does, else
+    `task` may be left out inside `with task(…)`. `parameters` narrow it, by name. `wait` waits for people to agree: True as long as the grant does, else
     so long. `renew` keeps it until it is left, within the entitlement's maximum. `prove` waits so long on leaving for
     the receipt. `identity` and `at` take the place of what the environment says.
 
@@ -65,6 +66,7 @@ def grant(
         "reason": reason,
         "ttl": _span(ttl),
         "parent": parent,
+        "parameters": dict(parameters) if parameters else None,
     }
     wish = Wish(asked=asked, wait=wait)
     return Lending(

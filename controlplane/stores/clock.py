@@ -15,6 +15,12 @@ LOOK_AGAIN: Final = timedelta(seconds=10)
 SLOWEST: Final = timedelta(seconds=1)
 """A look that took longer tells too little: it may be wrong by half of that."""
 _FIRST_LOOKS: Final = 3
+_SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux' monotonic clock stands still while the machine is suspended, and tokens do not live longer for that."""
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(_SINCE_BOOT)
 
 
 class StoreClock:
@@ -23,7 +29,7 @@ class StoreClock:
     Once it follows, stepping this machine's clock changes nothing; while the database is away it goes on as it went.
     """
 
-    def __init__(self, own: Clock, beside: Meanwhile, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, own: Clock, beside: Meanwhile, *, monotonic: Callable[[], float] = _since_boot) -> None:
         self._own, self._beside, self._monotonic = own, beside, monotonic
         self._ask: Callable[[], datetime] | None = None
         self._seen: _Look | None = None

@@ -135,6 +135,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets, and the second waited 40 ms for an ACK
 
     def _pass_on(self) -> None:
         server = cast("_Server", self.server)

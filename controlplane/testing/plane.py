@@ -36,6 +36,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -57,7 +58,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
+from controlplane.ports import GrantRoles, Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
@@ -150,6 +151,7 @@ class FakePlane:
         store_ = cast("Store", _WatchedStore(self.store, self.journal))
         logins = cast("Logins", _Watched("logins", self.vault.logins, self))
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
+        roles = cast("GrantRoles", _Watched("roles", self.vault.grant_roles, self))
         record = Record(clock=self.clock, ids=self.ids)
         self.identify = Identify(
             clock=self.clock, issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record
@@ -165,6 +167,7 @@ class FakePlane:
             layout=LAYOUT,
             wake=self._wake,
             meanwhile=meanwhile,
+            roles=roles,
         )
         self.epochs = Epochs(clock=self.clock, record=record, store=store_, census=self.vault.census)
         if not started:
@@ -277,6 +280,7 @@ class FakePlane:
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
             engines=engines(),
+            roles=roles,
         )
         self.reap = ReapGrant(
             clock=self.clock,
@@ -300,6 +304,7 @@ class FakePlane:
             rostered=lambda path: path.startswith("database/creds/"),
             every=timedelta(seconds=10),
             hold=timedelta(minutes=2),
+            sweep=SweepRoles(record=record, store=store_, leases=leases, roles=roles),
         )
         self.restore = Restore(
             clock=self.clock,

@@ -30,6 +30,7 @@ from controlplane.sync.plan import PlanSync
 from controlplane.testing.entitlements import document, entitlement
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
 from controlplane.wiring import TASK_KEY, ControlPlane, identity_client, wire
 from controlplane.world import RandomIds, SystemClock
@@ -72,7 +73,7 @@ class RealPlane:
         auth_mount = f"shorthold-{self.prefix}"
         own = {
             name: VaultIdentity(mount=f"{auth_mount}-{name}", role=name, key_file=keys / f"{name}.pem")
-            for name in ("broker", "sync")
+            for name in IDENTITIES
         }
         self.settings = Settings(
             roles=self.directory / "roles",
@@ -92,14 +93,20 @@ class RealPlane:
                 max_request_duration=timedelta(seconds=5),
                 broker=own["broker"],
                 sync=own["sync"],
+                param=own["param"],
+                drift=own["drift"],
             ),
         )
-        pems = {name: load_or_create(keys / f"{name}.pem").public_pem for name in ("broker", "sync", "responder")}
-        task = load_or_create(keys / TASK_KEY).public_pem
-        trust = Trust(task_key_pem=task, **{f"{name}_key_pem": pem for name, pem in pems.items()})
-        bootstrap(self.root, self.layout, trust, apply=True)
+        self.bootstrap()
         self.plane = wire(self.settings, machine=self.machine)
         self.plane.worker.start()
+
+    def bootstrap(self) -> None:
+        """Set the server up; again after a connection is made, so that it has a prober. Repeating it is fine."""
+        keys = self.settings.keys.directory
+        pems = {f"{name}_key_pem": load_or_create(keys / f"{name}.pem").public_pem for name in IDENTITIES}
+        task = load_or_create(keys / TASK_KEY).public_pem
+        bootstrap(self.root, self.layout, Trust(task_key_pem=task, **pems), apply=True)
 
     def stop(self) -> None:
         """Stop it, and take its mounts, and every lease that hangs from them, out of the server."""
@@ -129,13 +136,14 @@ class RealPlane:
             raise AssertionError("the control plane does not take the entitlements up")
         return wanted
 
-    def grant(self, name: str, *, ttl: str | None = None) -> Delivered:
+    def grant(self, name: str, *, ttl: str | None = None, **parameters: str) -> Delivered:
         """A grant for the agent. Raises what `RequestGrant` raises."""
         asked = GrantRequest(
             entitlement=name,
             task=TaskId("T-1"),
             intent="answer-question",
             ttl=None if ttl is None else parse_duration(ttl),
+            parameters=parameters,
         )
         return self.plane.request(self.who(), asked)
 

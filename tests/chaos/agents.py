@@ -1,23 +1,25 @@
 """What agents do to a control plane that may die under their hands, and what they were told before it did."""
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 from controlplane.dev.story import AGENT
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.secret import Secret
-from controlplane.sdk.client import Shorthold
+from controlplane.sdk.client import AnsweredError, Shorthold
 from tests.chaos.schedule import Move
 from tests.chaos.site import MortalPlane
 
 _PATIENCE: Final = 4.0
-_AGAIN: Final = "150"
-_TRIES: Final = defaultdict[str, int](lambda: 8, ask=30)
+_AGAIN: Final = "60"
+_TRIES: Final = defaultdict[str, int](lambda: 15, ask=60)
 """Without a grant there is nothing to do."""
+_PASSING: Final = {"not-authenticated", "lost-race"}
+"""What may be otherwise a moment later; whoever is refused for any other reason would only be told the same."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Told:
     """Grants whose end was acknowledged."""
     credentials: dict[str, Mapping[str, Secret]] = field(default_factory=dict[str, Mapping[str, Secret]])
     """What they opened, by grant."""
+    refused: Counter[str] = field(default_factory=Counter[str])
+    """How often which move was refused for good, and the code."""
 
 
 @dataclass
@@ -88,11 +92,22 @@ def at_work(plane: MortalPlane, name: str, moves: Sequence[Move], told: Told) ->
             agent = Agent(plane, client, told, name)
             for move in moves:
                 for _ in range(_TRIES[move.verb]):
-                    with suppress(ControlPlaneError):
+                    try:
                         VERBS[move.verb](agent, move.argument)
                         break
-                    agent.pause(_AGAIN)  # it is dead just now, or Vault is
+                    except AnsweredError as error:
+                        if _is_final(error):
+                            told.refused[f"{move.verb} {error.told_code}"] += 1
+                            break
+                    except ControlPlaneError:
+                        pass  # it is dead just now
+                    agent.pause(_AGAIN)
 
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def _is_final(error: AnsweredError) -> bool:
+    refused = error.http_status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return refused and error.told_code not in _PASSING

@@ -85,7 +85,7 @@ def _blow(dice: Random, kind: str) -> Blow:
 def _moves(dice: Random) -> Sequence[Move]:
     moves: list[Move] = []
     for _ in range(dice.choice((2, 3, 4))):
-        moves.append(Move("ask", dice.choice(("5m", "5m", "10m", "3s"))))
+        moves.append(Move("ask", dice.choice(("5m", "5m", "10m", "5s"))))
         if dice.random() < 0.6:
             moves.append(Move("open"))
         moves.append(Move("pause", str(dice.choice((0, 20, 100, 250)))))

@@ -19,6 +19,7 @@ from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.vault.bootstrap import BootstrapItem, Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.servers
 LAYOUT = Layout(prefix="vb", auth_mount="shorthold-vb", mounts={"database": "database", "pki": "pki"})
 CONNECTION, MANAGER = "vb-orders", "vb_manager"
 PROBER = f"database/creds/vb-prober-{CONNECTION}"
-IDENTITIES = ("broker", "sync", "responder")
 
 
 def trust_in(keys: dict[str, SigningKey]) -> Trust:
@@ -93,6 +93,7 @@ class Identities:
     broker: VaultClient
     sync: VaultClient
     responder: VaultClient
+    drift: VaultClient
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from controlplane.model.errors import VaultRefusedError
 from controlplane.model.plan import Layout
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -93,9 +94,7 @@ def sync_key(
     database_connection(vault_root, LAYOUT, target, postgres.manager_password, anew=True)
     certificate_authority(vault_root, LAYOUT, openbao.addr)
     directory = tmp_path_factory.mktemp("keys")
-    pems = {
-        name: load_or_create(directory / f"{name}.pem").public_pem for name in ("task", "broker", "sync", "responder")
-    }
+    pems = {name: load_or_create(directory / f"{name}.pem").public_pem for name in ("task", *IDENTITIES)}
     bootstrap(vault_root, LAYOUT, Trust(**{f"{name}_key_pem": pem for name, pem in pems.items()}), apply=True)
     return directory / "sync.pem"
 
@@ -297,4 +296,6 @@ def test_the_identity_that_writes_roles_cannot_use_them_y32(
 def test_without_a_server_it_says_so(platform: Platform) -> None:
     platform.environment["BAO_ADDR"] = "http://127.0.0.1:9"
     _, err = platform.run("plan", status=2)
+    assert "vault-unavailable" in err
+    _, err = platform.run("drift", status=1)  # 2 would say that something was found
     assert "vault-unavailable" in err

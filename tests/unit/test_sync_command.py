@@ -54,7 +54,7 @@ def test_lint_shows_every_error_with_its_place_and_exits_1(directory: Path) -> N
         r"^(\S+\.yaml):\d+:1: error: there is no key rsik here \[unknown-key\]$", result.stdout, re.MULTILINE
     )
     assert places == ["invoice-status.yaml", "orders-read.yaml"]
-    assert "3 sound entitlements, 4 sound policies, 2 errors, 0 warnings" in result.stderr
+    assert "4 sound entitlements, 4 sound policies, 2 errors, 0 warnings" in result.stderr
 
 
 def test_lint_says_the_same_to_machines(directory: Path) -> None:
@@ -96,6 +96,14 @@ def test_nothing_is_planned_or_applied_while_one_file_is_broken(directory: Path,
     assert isinstance(error, BrokenEntitlementsError)
     assert "invoice-status.yaml:" in error.detail
     assert "orders-read.yaml:" in error.detail
+
+
+def test_drift_that_nobody_could_look_for_is_no_drift(directory: Path) -> None:
+    """As with Terraform's detailed exit code: 1 is an error, 2 says that something was found."""
+    break_two(directory)
+    result = run("drift")
+    assert result.exit_code == 1
+    assert "broken-entitlements" in result.stderr
 
 
 def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory: Path) -> None:
@@ -264,3 +272,31 @@ def test_a_refused_token_of_one_s_own_is_what_the_hint_speaks_of(
     monkeypatch.delenv("BAO_TOKEN")
     monkeypatch.delenv("VAULT_TOKEN", raising=False)
     assert type(run("plan").exception) is VaultRefusedError
+
+
+def test_lint_tells_every_reader_the_same(directory: Path) -> None:
+    (directory / "orders-read.yaml").write_text("entitlement: orders-read\n# password: hunter2hunter2\n")
+    told = {reader: run("lint", "--format", reader) for reader in ("text", "json", "github", "sarif")}
+    assert {result.exit_code for result in told.values()} == {1}
+    assert all("secret-in-file" in result.stdout for result in told.values())
+    assert all("hunter2" not in result.output for result in told.values())
+    assert "::error file=roles/orders-read.yaml,line=2,col=3,title=secret-in-file::" in told["github"].stdout
+    assert json.loads(told["sarif"].stdout)["runs"][0]["results"][0]["ruleId"] == "secret-in-file"
+
+
+def test_lint_finds_a_way_around_a_tier_between_two_files_of_a_directory_c4(directory: Path) -> None:
+    file = directory / "orders-read.yaml"
+    both = ["select on table billing.invoices", "insert on table billing.refunds"]
+    file.write_text(re.sub(r"privileges:\n(      - .*\n)+", f"privileges: {json.dumps(both)}\n", file.read_text()))
+    result = run("lint")
+    assert result.exit_code == 0
+    assert "orders-read.yaml:6:7: warning: this gives all that orders-refund keeps for tier high" in result.stdout
+    assert run("lint", "--strict").exit_code == 1
+
+
+def test_lint_asks_a_store_that_there_is_and_makes_none(directory: Path) -> None:
+    result = run("lint", "--unused", "90")
+    assert result.exit_code == 2
+    assert "names none that there is" in result.stderr
+    assert list(directory.parent.glob("*.db")) == []
+    assert run("lint", "--unused", "0").exit_code == 2

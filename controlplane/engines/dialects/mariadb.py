@@ -16,6 +16,7 @@ from re import Pattern
 from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import override
 
 from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
 from controlplane.engines.dialects.terms import privilege
@@ -118,6 +119,17 @@ class MariadbScope(DatabaseScope):
     def parsed(self) -> tuple[Privilege, ...]:
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """An event of the server locks the login and ends its sessions."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Updates of whole rows."""
+        yield from privilege.doubts(self.parsed)
 
 
 class MariadbOptions(TargetOptions):
