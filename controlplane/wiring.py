@@ -354,14 +354,13 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         engines=engines(),
         access=lambda: access,
     )
-    who_could = WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers))
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
-        who_could=who_could,
-        find=FindAccess(entitlements=entitlements, engines=engines(), who_could=who_could),
+        who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        find=FindAccess(clock=clock, entitlements=entitlements, engines=engines()),
         renew=RenewGrant(
             clock=clock,
             record=record,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from controlplane.cli.asking import fail
+from controlplane.cli.asking import fail, narrowing, parameter_option
 from controlplane.cli.handing import fitting, pgpass_line
 from controlplane.cli.output import say
 from controlplane.model.errors import ControlPlaneError, InvalidRequestError
@@ -33,6 +33,7 @@ _ACTIONS: Final = (_GIVES, "store", "erase", "list")
 @click.option("--task", required=True, help="The id of the task this is for; finishing it ends the credential.")
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
+@parameter_option
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
 @click.option("--scope", default=None, help="Which credential, where there are several.")
 @click.option("--where", default="*:*:*", show_default=True, help="pgpass: HOST:PORT:DATABASE that the line is for.")
@@ -44,6 +45,7 @@ def credential(  # noqa: PLR0917 # click passes each option by name
     task: str,
     intent: str,
     reason: str | None,
+    parameters: tuple[tuple[str, str], ...],
     ttl: str | None,
     scope: str | None,
     where: str,
@@ -67,9 +69,10 @@ def credential(  # noqa: PLR0917 # click passes each option by name
     if sys.stdout.isatty():
         raise InvalidRequestError("a credential is not printed on a terminal: let the tool that needs it call this")
     asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl}
+    wish = Wish(asked={**asked, **narrowing(parameters)})
     line = BlockingLine(surroundings())
     try:
-        opened = drive(exchanges.enter(Wish(asked=asked), time.monotonic), line)
+        opened = drive(exchanges.enter(wish, time.monotonic), line)
         if opened.beat is not None:
             say(f"{entitlement} wants heartbeats: `shorthold grant heartbeat {opened.id} --every 20s` keeps it alive.")
         access = Access(opened)

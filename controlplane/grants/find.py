@@ -4,20 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.grants.cover import Candidate, Need, candidate, narrowest, parse_needs
-from controlplane.grants.who import WhoCould, told
-from controlplane.model.access import NOBODY
+from controlplane.grants.who import own_prospect, told
 from controlplane.model.canonical import JsonValue
 from controlplane.model.identity import VerifiedClaims
-from controlplane.ports import Engine, Entitlements
+from controlplane.ports import Clock, Engine, Entitlements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindAccess:
     """The narrowest entitlements that cover what is needed, what each costs, and how to ask."""
 
+    clock: Clock
     entitlements: Entitlements
     engines: Mapping[str, Engine]
-    who_could: WhoCould
 
     def __call__(self, who: VerifiedClaims, needs: Sequence[str], *, intent: str | None = None) -> dict[str, JsonValue]:
         """`found` covers all of the needs but those that are `missing`; with `intent`, only by what has that intent.
@@ -47,5 +46,5 @@ class FindAccess:
         return {
             "covers": [str(need) for place, need in enumerate(needs) if one.covers >> place & 1],
             "ask": {"entitlement": name, "intent": chosen},
-            "access": told(self.who_could(who, NOBODY, name)),
+            "access": told(own_prospect(who, one.entitlement, self.engines, at=self.clock.now())),
         }

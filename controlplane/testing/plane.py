@@ -199,7 +199,7 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
-        self.find = FindAccess(entitlements=self.entitlements, engines=engines(), who_could=self.who_could)
+        self.find = FindAccess(clock=self.clock, entitlements=self.entitlements, engines=engines())
         anew = DecideAnew(
             clock=self.clock,
             record=record,
