@@ -41,7 +41,9 @@ class KvScope(Scope):
 
     narrows: ClassVar[Mapping[str, Placing]] = {"path": Placing.SEGMENT}
 
-    path: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_path)]
+    path: Annotated[
+        str, Field(min_length=1, max_length=200, description="The secret, below the mount."), AfterValidator(_path)
+    ]
     fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")], ...] = Field(
         min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
     )

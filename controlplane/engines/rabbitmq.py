@@ -76,8 +76,12 @@ PermissionText = Annotated[
 class RabbitmqScope(Scope):
     """Named queues and exchanges in one virtual host."""
 
-    vhost: Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$")] = "/"
-    permissions: tuple[PermissionText, ...] = Field(min_length=1, max_length=64)
+    vhost: Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", description="The virtual host.")] = (
+        "/"
+    )
+    permissions: tuple[PermissionText, ...] = Field(
+        min_length=1, max_length=64, description="What the login may do with which queue or exchange, one a line."
+    )
 
     @field_validator("permissions")
     @classmethod

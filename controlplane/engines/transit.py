@@ -41,8 +41,8 @@ _CREATE = "auth/token/create"
 class TransitScope(Scope):
     """Operations with one key of Vault's transit mount. The key is its owner's: it is never made here."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$")]
-    operations: tuple[Operation, ...] = Field(min_length=1)
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", description="A key of the mount.")]
+    operations: tuple[Operation, ...] = Field(min_length=1, description="What may be done with it.")
 
     @field_validator("operations")
     @classmethod
