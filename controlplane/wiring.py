@@ -18,6 +18,7 @@ from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -109,6 +110,7 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    find: FindAccess
     renew: RenewGrant
     heartbeat: TakeHeartbeat
     finish: FinishGrant
@@ -359,6 +361,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        find=FindAccess(clock=clock, entitlements=entitlements, engines=engines()),
         renew=RenewGrant(
             clock=clock,
             record=record,
