@@ -20,6 +20,7 @@ from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -199,6 +200,7 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
+        self.find = FindAccess(clock=self.clock, entitlements=self.entitlements, engines=engines())
         anew = DecideAnew(
             clock=self.clock,
             record=record,
