@@ -212,7 +212,7 @@ def _not_honest(there: Alive, login: Login) -> str | None:
 def _untold(site: Site, there: Alive, told: Told) -> list[str]:
     """What was acknowledged and is not so."""
     found = [f"{id} was granted, and the store does not know it" for id in told.granted if id not in there.grants]
-    over = {"revoking", "irrevocable", "revoked"}
+    over = {"revoking", "irrevocable", "revoked", "lapsed", "denied"}
     found += [
         f"the end of {id} was acknowledged, and it is {there.grants[id]['state']}"
         for id in told.ended
