@@ -93,6 +93,9 @@ class RevokeGrant:
             # A zombie (num_uses -1) stays visible for ever and can do nothing; its leases were ended above.
             if (facts := self.logins.facts(accessor)) is not None and facts.num_uses >= 0:
                 raise NotGoneError("the task token is still alive")
+        if grant.settles_at is not None and len(self.store.leases(grant.id)) > len(leases):
+            # Whoever was issuing it was slow, and not dead: no receipt before these were looked at, too.
+            raise NotGoneError("a lease of it was saved while it was being ended")
         if grant.parameters and self.roles is not None:  # last: Vault revokes a lease by what its role says
             self.roles.remove(grant.id)
         return Receipt(ended=tuple(ended))

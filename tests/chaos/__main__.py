@@ -93,7 +93,8 @@ def main() -> int:
     finally:
         tally.tell()
         if left and given.store != MEMORY:
-            say(f"to go on: make chaos FROM={left.start} SEEDS={len(left)}")
+            store = "" if given.store is None else f" STORE={given.store}"
+            say(f"to go on: make chaos FROM={left.start} SEEDS={len(left)}{store}")
         say(f"{time.monotonic() - began:.0f} s")
     return 1 if tally.failed else 0
 

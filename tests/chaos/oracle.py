@@ -212,7 +212,7 @@ def _not_honest(there: Alive, login: Login) -> str | None:
 def _untold(site: Site, there: Alive, told: Told) -> list[str]:
     """What was acknowledged and is not so."""
     found = [f"{id} was granted, and the store does not know it" for id in told.granted if id not in there.grants]
-    over = {"revoking", "irrevocable", "revoked"}
+    over = {"revoking", "irrevocable", "revoked", "lapsed", "denied"}
     found += [
         f"the end of {id} was acknowledged, and it is {there.grants[id]['state']}"
         for id in told.ended
@@ -254,8 +254,10 @@ def _untrue(site: Site, there: Alive) -> list[str]:
             for end in ended
             if end["verified"] and end["principal"] in there.logins
         ]
-        mine = {lease for lease, row in there.leases.items() if row["grant_id"] == id}
-        if missing := mine - {end["lease"] for end in ended}:
+        mine = {lease: row["path"] for lease, row in there.leases.items() if row["grant_id"] == id}
+        told = {end["lease"] for end in ended}
+        # One that was saved when the receipt stood is told of by its path, as what may have been made there.
+        if missing := {lease for lease, path in mine.items() if not {lease, path} & told}:
             found.append(f"the receipt of {id} says nothing of {missing}")
     with _store(site) as store:
         rows = store.execute(text("SELECT grant_id, kind, count(*) FROM events GROUP BY 1, 2 HAVING count(*) > 1"))
