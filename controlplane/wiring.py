@@ -59,6 +59,7 @@ from controlplane.model.errors import (
     TargetUnavailableError,
     VaultUnavailableError,
 )
+from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew

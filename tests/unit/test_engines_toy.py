@@ -41,9 +41,10 @@ def clone(tmp_path: Path) -> Path:
 def test_an_engine_in_one_file_is_everywhere_that_engines_are(clone: Path) -> None:
     """Its scope, roles, request, words and prober are found; what every engine has to keep is held against it, too."""
     suites = [ROOT / "tests" / "unit" / name for name in ("test_engines_every.py", "test_wording.py")]
+    options = ("-q", "-rA", "-p", "toy_plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest")
+    configuration = ("-c", str(ROOT / "pyproject.toml"))
     done = subprocess.run(  # our own tests
-        [sys.executable, "-m", "pytest", "-q", "-p", "toy_plugin", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        + ["-c", str(ROOT / "pyproject.toml"), "--noconftest", *map(str, suites), str(clone / "tests"), "-rA"],
+        [sys.executable, "-m", "pytest", *options, *configuration, *map(str, suites), str(clone / "tests")],
         cwd=ROOT,
         env={"PYTHONPATH": f"{clone}:{ROOT}", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
