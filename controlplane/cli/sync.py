@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -98,20 +100,38 @@ def lint(directory: Path | None, output: str, strict: bool, days: int | None) ->
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Keep the plan in a file.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 0 if there is nothing to do, 1 on errors, 2 on changes.")
 @_prune_option
+@click.option("--output-policy", "told", flag_value="policy", help="Print the ACL policy that applying it needs.")
+@click.option("--comment", "told", flag_value="comment", help="Print it as Markdown for a pull request.")
 @output_option
-def plan(directory: Path | None, out: Path | None, detailed_exitcode: bool, prune: bool, output: str) -> None:
-    """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there."""
+def plan(
+    directory: Path | None,
+    out: Path | None,
+    *,
+    detailed_exitcode: bool,
+    prune: bool,
+    told: str | None,
+    output: str,
+) -> None:
+    """Show what would change in Vault, and what each entitlement opens to whom. Nothing is written there.
+
+    \b
+    Examples:
+      shorthold sync plan --out today.plan
+      shorthold sync plan --detailed-exitcode --comment > comment.md
+      shorthold sync plan --output-policy
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.sync import planfile
     from controlplane.sync.plan import PlanSync
 
-    found, layout = _review(directory)
-    wanted = found.whole()
-    with own_token():
-        made = PlanSync(roles=_vault(), layout=layout)(wanted)
-    _meant(made, found, directory, prune=prune)
-    if out is not None:
-        planfile.write(out, made)
-    _show_plan(made, found, output)
+    with _detailed(detailed_exitcode):
+        found, layout = _review(directory)
+        wanted = found.whole()
+        with own_token():
+            made = PlanSync(roles=_vault(), layout=layout)(wanted)
+        _meant(made, found, directory, prune=prune)
+        if out is not None:
+            planfile.write(out, made)
+    _show_plan(made, found, told or output)
     if out is not None:
         words = ["shorthold", "sync", "apply", str(out)]
         words += [] if directory is None else ["--roles", str(directory)]
@@ -309,18 +329,41 @@ def _vault() -> "Roles":
     return sync_roles(load().vault)
 
 
+@contextmanager
+def _detailed(asked: bool) -> Generator[None]:
+    """Within it, every error ends with 1 if asked: 2 says that there are changes, and nothing else may."""
+    from controlplane.cli.main import tell
+    from controlplane.model.errors import ControlPlaneError
+
+    try:
+        yield
+    except ControlPlaneError as error:
+        if not asked:
+            raise
+        tell(error)
+        sys.exit(1)
+
+
 def _show_plan(plan: "Plan", found: "Review", output: str) -> None:
     from controlplane.cli.plan_view import plan_data, print_plan
     from controlplane.engines import engines
+    from controlplane.settings import load
+    from controlplane.sync.comment import comment
+    from controlplane.sync.needs import needed
     from controlplane.sync.radius import radius
 
     radii = [radius(item.entitlement, engines()) for item in found.compiled]
-    if output != "table":
-        show(plan_data(plan, radii), output)
-    elif plan.changes:
-        print_plan(plan, radii)
-    else:
-        say(_nothing(found))
+    match output:
+        case "policy":
+            show(needed(plan, found.compiled, load().vault.layout), "json")
+        case "comment":
+            click.echo(comment(plan, radii), nl=False)
+        case "table" if plan.changes:
+            print_plan(plan, radii)
+        case "table":
+            say(_nothing(found))
+        case _:
+            show(plan_data(plan, radii), output)
 
 
 def _agreed() -> bool:

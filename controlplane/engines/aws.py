@@ -83,8 +83,10 @@ AllowanceText = Annotated[
 class AwsScope(Scope):
     """A session of one IAM role; of what that role may, only what is named here is left."""
 
-    role: Annotated[str, Field(pattern=_ROLE)]
-    allow: tuple[AllowanceText, ...] = Field(min_length=1, max_length=24)
+    role: Annotated[str, Field(pattern=_ROLE, description="The IAM role whose session it is.")]
+    allow: tuple[AllowanceText, ...] = Field(
+        min_length=1, max_length=24, description="What is left of its power: `service:Action on arn:…`."
+    )
 
     @field_validator("allow")
     @classmethod

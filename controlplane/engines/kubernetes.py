@@ -101,8 +101,8 @@ RuleText = Annotated[
 class KubernetesScope(Scope):
     """Rules in one namespace of the cluster behind Vault's mount; never in the whole cluster."""
 
-    namespace: Annotated[str, Field(pattern=_NAMESPACE)]
-    rules: tuple[RuleText, ...] = Field(min_length=1, max_length=64)
+    namespace: Annotated[str, Field(pattern=_NAMESPACE, description="The only one that it reaches.")]
+    rules: tuple[RuleText, ...] = Field(min_length=1, max_length=64, description="What the account may do, one a line.")
 
     @field_validator("namespace")
     @classmethod

@@ -23,6 +23,10 @@ path: payments/gateway
 fields: [api_key]
 """
 
+_FIELD = explained(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", "letters, digits and _ . - only, a letter, digit or _ first, at most 63"
+)
+
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -43,19 +47,12 @@ class KvScope(Scope):
 
     narrows: ClassVar[Mapping[str, Placing]] = {"path": Placing.SEGMENT}
 
-    path: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_path)]
-    fields: tuple[
-        Annotated[
-            str,
-            Field(
-                pattern=explained(
-                    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$",
-                    "letters, digits and _ . - only, a letter, digit or _ first, at most 63",
-                )
-            ),
-        ],
-        ...,
-    ] = Field(min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault.")
+    path: Annotated[
+        str, Field(min_length=1, max_length=200, description="The secret, below the mount."), AfterValidator(_path)
+    ]
+    fields: tuple[Annotated[str, Field(pattern=_FIELD)], ...] = Field(
+        min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
+    )
 
     @field_validator("fields")
     @classmethod

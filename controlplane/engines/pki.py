@@ -42,17 +42,11 @@ class PkiScope(Scope):
 
     narrows: ClassVar[Mapping[str, Placing]] = {"common_name": Placing.PART}
 
-    common_name: Hostname
+    common_name: Hostname = Field(description="The name in the certificate.")
     alt_names: tuple[Hostname, ...] = Field(default=(), max_length=16, description="Further DNS names in it.")
     usages: tuple[Usage, ...] = Field(default=("client",), min_length=1, description="TLS as client, server or both.")
-    key: KeyType = "ec-p256"
-    issuer: Annotated[
-        str,
-        Field(
-            pattern=_ISSUER,
-            description="An issuer's name or id.",
-        ),
-    ] = "default"
+    key: KeyType = Field(default="ec-p256", description="What kind of key is made for it.")
+    issuer: Annotated[str, Field(pattern=_ISSUER, description="An issuer's name or id.")] = "default"
 
     @field_validator("alt_names", "usages")
     @classmethod

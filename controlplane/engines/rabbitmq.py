@@ -26,6 +26,8 @@ permissions:
   - write on exchange receipts
 """
 
+_VHOST = explained(r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", "/ alone, or letters, digits and _ . - only, at most 63")
+
 
 _USERNAME = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 _VERBS = ("configure", "read", "write")
@@ -81,15 +83,10 @@ PermissionText = Annotated[
 class RabbitmqScope(Scope):
     """Named queues and exchanges in one virtual host."""
 
-    vhost: Annotated[
-        str,
-        Field(
-            pattern=explained(
-                r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", "/ alone, or letters, digits and _ . - only, at most 63"
-            )
-        ),
-    ] = "/"
-    permissions: tuple[PermissionText, ...] = Field(min_length=1, max_length=64)
+    vhost: Annotated[str, Field(pattern=_VHOST, description="The virtual host.")] = "/"
+    permissions: tuple[PermissionText, ...] = Field(
+        min_length=1, max_length=64, description="What the login may do with which queue or exchange, one a line."
+    )
 
     @field_validator("permissions")
     @classmethod

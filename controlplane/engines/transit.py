@@ -25,6 +25,8 @@ key: card-numbers
 operations: [decrypt]
 """
 
+_KEY = explained(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", "letters, digits, _ and - only, no - first, at most 63")
+
 
 Operation = Literal["encrypt", "decrypt", "rewrap", "sign", "verify", "hmac"]
 
@@ -43,15 +45,8 @@ _CREATE = "auth/token/create"
 class TransitScope(Scope):
     """Operations with one key of Vault's transit mount. The key is its owner's: it is never made here."""
 
-    key: Annotated[
-        str,
-        Field(
-            pattern=explained(
-                r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", "letters, digits, _ and - only, no - first, at most 63"
-            )
-        ),
-    ]
-    operations: tuple[Operation, ...] = Field(min_length=1)
+    key: Annotated[str, Field(pattern=_KEY, description="A key of the mount.")]
+    operations: tuple[Operation, ...] = Field(min_length=1, description="What may be done with it.")
 
     @field_validator("operations")
     @classmethod

@@ -83,7 +83,7 @@ class Revocability(StrEnum):
 class Glob(Document):
     """A pattern, only ever by name: `{glob: "repo:acme/*"}`. `*` never crosses ':' or '/'."""
 
-    glob: Text
+    glob: Text = Field(description="A pattern: * stands for anything but : and /.")
 
     @field_validator("glob")
     @classmethod
@@ -104,9 +104,11 @@ def matches(expected: Match, value: str) -> bool:
 class Eligibility(Document):
     """One kind of workload that may ever ask; all of its conditions must hold."""
 
-    issuer: Name
-    subject: Match
-    claims: dict[Text, Match] = {}
+    issuer: Name = Field(description="Who vouches for it: the name of an issuer in the settings.")
+    subject: Match = Field(description="`sub` of its token: exactly, or as {glob: …}.")
+    claims: dict[Text, Match] = Field(
+        default={}, description="Further claims that have to be so; / descends, as in kubernetes.io/namespace."
+    )
 
     def admits(self, who: VerifiedClaims) -> bool:
         """Whether `who` is such a workload. A claim that is missing or is not a string never matches."""
@@ -123,8 +125,8 @@ class Eligibility(Document):
 class MaxActive(Document):
     """How many grants of it there may be at once that have not ended; what waits for approval counts."""
 
-    per_subject: int | None = Field(default=None, ge=1, le=100_000)
-    total: int | None = Field(default=None, ge=1, le=100_000)
+    per_subject: int | None = Field(default=None, ge=1, le=100_000, description="Of one workload.")
+    total: int | None = Field(default=None, ge=1, le=100_000, description="Of all together.")
 
     @model_validator(mode="after")
     def _says_something(self) -> "MaxActive":
@@ -136,7 +138,7 @@ class MaxActive(Document):
 class MaxRequests(Document):
     """How many requests are accepted in a while: `30/h`; one that was refused does not count."""
 
-    per_subject: Rate
+    per_subject: Rate = Field(description="Of one workload, as in 30/h.")
 
 
 class Context(Document):
@@ -178,8 +180,8 @@ class Scope(Document):
 
     narrows: ClassVar[Mapping[str, Placing]] = {}
 
-    name: ScopeName
-    engine: str
+    name: ScopeName = Field(description="What the credential is called in the answer.")
+    engine: str = Field(description="What kind of target it is.")
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -262,8 +264,8 @@ def _frozen(written: JsonValue) -> object:
 class TtlRange(Document):
     """How long a grant lives: what it gets unasked, and the ceiling."""
 
-    default: Duration
-    max: Duration = Field(le=MAX_TTL)
+    default: Duration = Field(description="What a request gets that does not say how long.")
+    max: Duration = Field(le=MAX_TTL, description="The ceiling, renewals included; the tier has one, too.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "TtlRange":
@@ -287,19 +289,21 @@ Approvers = Annotated[Text, AfterValidator(_named)]
 class Approval(Document):
     """Who must agree, how many of them, and within what time."""
 
-    quorum: int = Field(ge=1, le=10)
-    from_: tuple[Approvers, ...] = Field(alias="from", min_length=1)
+    quorum: int = Field(ge=1, le=10, description="How many of them.")
+    from_: tuple[Approvers, ...] = Field(
+        alias="from", min_length=1, description="Who may: group:<name>, or subject:<issuer>/<subject> for one person."
+    )
     not_from: tuple[Approvers, ...] = Field(default=(), description="Who may not, though named: the requester's team.")
-    within: Duration = timedelta(minutes=30)
+    within: Duration = Field(default=timedelta(minutes=30), description="How long a request waits for them.")
 
 
 class Exemption(Document):
     """A lint rule that this entitlement may break: owned, reasoned and dated."""
 
-    rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]+$")]
-    owner: Text
-    reason: Text
-    expires: date
+    rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]+$", description="The rule of lint that it breaks.")]
+    owner: Text = Field(description="Who answers for that.")
+    reason: Text = Field(description="Why it has to be.")
+    expires: date = Field(description="The last day that it holds, within a year.")
 
 
 class Entitlement(Document):
@@ -308,14 +312,14 @@ class Entitlement(Document):
     Validate with `context={"engines": {name: scope model}}`; an engine that is not in there is refused.
     """
 
-    entitlement: Name
-    owner: Text
-    purpose: Text
-    intents: tuple[Intent, ...] = Field(min_length=1)
+    entitlement: Name = Field(description="Its name, which is also its file's.")
+    owner: Text = Field(description="Who answers for it: a person or a team that can be reached.")
+    purpose: Text = Field(description="What it is for, in a sentence that approvers read.")
+    intents: tuple[Intent, ...] = Field(min_length=1, description="What for: a request names one of these.")
     risk: Risk
-    sensitivity: Name | None = None
-    labels: dict[Name, Text] = {}
-    eligibility: tuple[Eligibility, ...] = Field(min_length=1)
+    sensitivity: Name | None = Field(default=None, description="What kind of data it reaches; known to policies.")
+    labels: dict[Name, Text] = Field(default={}, description="Words of yours; known to policies and selections.")
+    eligibility: tuple[Eligibility, ...] = Field(min_length=1, description="Who may ever ask; any one entry suffices.")
     context: Context = Context()
     parameters: dict[ParameterName, Parameter] = Field(
         default={},
@@ -323,13 +327,15 @@ class Entitlement(Document):
         description="What a request narrows it to; {name} stands for one in a scope.",
         json_schema_extra={"additionalProperties": False},
     )
-    scopes: tuple[SerializeAsAny[Annotated[Scope, BeforeValidator(_by_engine)]], ...] = Field(min_length=1)
+    scopes: tuple[SerializeAsAny[Annotated[Scope, BeforeValidator(_by_engine)]], ...] = Field(
+        min_length=1, description="What exactly: one credential for each."
+    )
     ttl: TtlRange
-    heartbeat: Duration | None = None
+    heartbeat: Duration | None = Field(default=None, description="A grant ends when no beat came for so long.")
     approval: Approval | None = None
     break_glass: bool = Field(default=False, description="Nobody has to agree first; somebody else must review it.")
     delivery: Delivery = Delivery.WRAPPED
-    exceptions: tuple[Exemption, ...] = ()
+    exceptions: tuple[Exemption, ...] = Field(default=(), description="Rules of lint that it may break, for a while.")
 
     @property
     def name(self) -> str:

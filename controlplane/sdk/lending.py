@@ -47,11 +47,9 @@ def grant(
 ) -> "Lending":
     """Access to `entitlement` for one task, as a context: `with` or `async with`; each use of it is a grant of its own.
 
-    `task` may be left out inside `with task(…)`; `parameters` narrow the access, by name.
-
-    `wait` waits for people to agree: True as long as the grant does, else
-    so long. `renew` keeps it until it is left, within the entitlement's maximum. `prove` waits so long on leaving for
-    the receipt. `identity` and `at` take the place of what the environment says.
+    `task` may be left out inside `with task(…)`. `parameters` narrow it, by name. `wait` waits for people to agree:
+    True as long as the grant does, else so long. `renew` keeps it until it is left, within the entitlement's maximum.
+    `prove` waits so long on leaving for the receipt. `identity` and `at` take the place of what the environment says.
 
     Entering raises: DeniedError, FrozenError, OverBudgetError with `reasons`; WaitingError: people have to agree first;
     UnreachableError: nobody answered; ConfigurationError: no token, or no such address.

@@ -21,7 +21,7 @@ def schema(engines: Mapping[str, Engine]) -> dict[str, JsonValue]:
         definitions |= cast("dict[str, JsonValue]", one.pop("$defs", {}))
         narrows = {field for model in _models(engine) for field in model.narrows}
         for shape in cast("list[dict[str, dict[str, JsonValue]]]", one.get("anyOf", [one])):
-            shape["properties"]["engine"] = {"const": word}
+            shape["properties"]["engine"] = {"const": word, "description": "What kind of target it is."}
             for field in narrows & shape["properties"].keys():
                 shape["properties"][field] = _narrowable(shape["properties"][field])
         definitions[f"scope-{word}"] = one

@@ -202,7 +202,9 @@ PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), Wi
 class PostgresqlScope(DatabaseScope):
     """Rows of named tables in PostgreSQL."""
 
-    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=64, description="What the login may do: verbs on tables and sequences, one a line."
+    )
     sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
     rows: dict[RowName, RowValue] = Field(
         default={},

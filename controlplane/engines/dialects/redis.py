@@ -137,7 +137,9 @@ PrivilegeText = Annotated[
 class RedisScope(DatabaseScope):
     """Values at named keys of database 0."""
 
-    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=64, description="What the login may do: commands on keys, one a line."
+    )
 
     @property
     def parsed(self) -> tuple[KeyPrivilege, ...]:
