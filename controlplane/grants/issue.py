@@ -22,6 +22,7 @@ from controlplane.model.entitlement import Delivery, Scope
 from controlplane.model.errors import (
     ControlPlaneError,
     FrozenError,
+    LostRaceError,
     NotSyncedError,
     ParametersOffError,
     UnexpectedTokenError,
@@ -92,7 +93,9 @@ class IssueGrant:
             issued, wrapped = self._read_all(grant, compiled, token)
             return self._deliver(grant, compiled, issued, wrapped, reasons=reasons, who=who)
         except Exception as error:
-            self._burn(grant, token, error)
+            overtaken = self._burn(grant, token, error)
+            if overtaken and isinstance(error, VaultRefusedError):  # its token was revoked under it
+                raise LostRaceError(f"somebody ended {grant.id} while it was being issued") from None
             raise
 
     def _make_roles(self, roles: Sequence[VaultObject]) -> None:
@@ -217,8 +220,11 @@ class IssueGrant:
             credentials={} if wrapped else _payload(issued),
         )
 
-    def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
-        """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
+    def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> bool:
+        """Never use this grant id again: whatever was made under it is found and revoked by the worker.
+
+        Whether somebody else has ended it already.
+        """
         # Vault's own no is an answer: then everything that was made is known, and nothing has to settle.
         answered = isinstance(error, _ANSWERS)
         why = Why.REFUSED if answered and token is None else Why.INTERRUPTED
@@ -238,13 +244,16 @@ class IssueGrant:
         try:
             with self.store.transaction() as tx:
                 tx.save(ended, self.record(Kind.GRANT_ENDED, grant.id, why=why, detail=detail))
-        except ControlPlaneError:
+            overtaken = False
+        except ControlPlaneError as lost:
+            overtaken = isinstance(lost, LostRaceError)
             # Somebody else ended it, or the store is gone. Either may not know the accessor, so use it now;
             # the worker would find the token by its metadata, later.
             if token is not None:
                 with contextlib.suppress(ControlPlaneError):
                     self.leases.revoke_token(token.accessor)
         self.wake()
+        return overtaken
 
 
 _ANSWERS = (NotSyncedError, VaultRefusedError, UnexpectedTokenError, FrozenError, ParametersOffError)
