@@ -37,7 +37,17 @@ LAYOUT: Final = Layout(
 )
 OWN: Final = "lp-orders-read-0a1b2c3d-orders"
 NAMES: Final = (
-    *(OWN, "lp-prober-orders", "lp", "lpx", "readonly", "root", "default", "x"),
+    *(
+        OWN,
+        "lp-prober-orders",
+        "lp-p-orders-read-0a1b2c3d-orders-aaaaaaaaaaaaaaaaaaaaaaaa",
+        "lp",
+        "lpx",
+        "readonly",
+        "root",
+        "default",
+        "x",
+    ),
     *("shorthold-lp", "shorthold-lp-epoch", *IDENTITIES, *(f"shorthold-lp-{identity}" for identity in IDENTITIES)),
 )
 PREFIXES: Final = (
@@ -65,7 +75,7 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "auth/shorthold-lp/role": "list",
         "auth/shorthold-lp/role/lp-.*": _WRITE,
         "(database-lp|pki-lp|ssh-lp)/roles": "list",
-        "(database-lp|pki-lp|ssh-lp)/roles/lp-(?!prober-).*": _WRITE,
+        "(database-lp|pki-lp|ssh-lp)/roles/lp-(?!prober-|p-).*": _WRITE,
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
         "sys/capabilities-self": "update",
     },
@@ -74,14 +84,19 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "sys/policies/acl/.*": "read",
         "auth/shorthold-lp/role": "list",
         "auth/shorthold-lp/role/.*": "read",
-        "auth/shorthold-lp(-(broker|sync|responder|drift))?/config": "read",
-        **{f"auth/shorthold-lp-{name}/role/{name}": "read" for name in ("broker", "sync", "responder", "drift")},
+        "auth/shorthold-lp(-(broker|sync|responder|drift|param))?/config": "read",
+        **{f"auth/shorthold-lp-{name}/role/{name}": "read" for name in IDENTITIES},
         "(database-lp|pki-lp|ssh-lp)/roles": "list",
         "(database-lp|pki-lp|ssh-lp)/roles/lp-.*": "read",
         "database-lp/config": "list",
         "database-lp/config/.*": "read",
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
         "sys/audit": "read sudo",
+        "sys/capabilities-self": "update",
+    },
+    "param": {
+        "(database-lp|pki-lp|ssh-lp)/roles": "list",
+        "(database-lp|pki-lp|ssh-lp)/roles/lp-p-.*": _WRITE,
         "sys/capabilities-self": "update",
     },
     "responder": {
