@@ -1,7 +1,7 @@
 """The composition root: settings in, a control plane out. Nobody else knows an adapter."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +18,7 @@ from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -76,6 +77,7 @@ from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.sync.drift import Expected, FindDrift
 from controlplane.sync.watch import WatchDrift
+from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.grant_roles import VaultGrantRoles
@@ -109,6 +111,7 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    find: FindAccess
     renew: RenewGrant
     heartbeat: TakeHeartbeat
     finish: FinishGrant
@@ -354,6 +357,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        find=FindAccess(clock=clock, entitlements=entitlements, engines=engines()),
         renew=RenewGrant(
             clock=clock,
             record=record,
@@ -447,12 +451,28 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
     Raises: ConfigurationError: there is neither.
     """
+    return VaultRoles(vault.layout, _sync_client(vault))
+
+
+def server_facts(vault: VaultSettings, engines: Iterable[str]) -> ServerFacts:
+    """What the server is and can, as whoever syncs sees it; `engines` are those that entitlements need.
+
+    Raises: ConfigurationError: there is nobody to ask as. VaultRefusedError, VaultUnavailableError: it does not say.
+    """
+    client = _sync_client(vault)
+    try:
+        return look(client, vault.layout, engines)
+    finally:
+        client.close()
+
+
+def _sync_client(vault: VaultSettings) -> VaultClient:
     operator = server_token()
     if operator is None:
         token: TokenSource = _session(vault, vault.sync, "vault.sync", SystemClock())
     else:
         token = _always(operator)
-    return VaultRoles(vault.layout, VaultClient(_server(vault), token))
+    return VaultClient(_server(vault), token)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from controlplane import __version__
 
 COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
+    "credential": "Print a credential as psql, aws, kubectl, git or docker takes it.",
     "doctor": "Is everything all right, and what to do if not.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli import approval, keeping, review
+from controlplane.cli import approval, finding, keeping, review
 from controlplane.cli.asking import GrantIdType, client, narrowing, parameter_option, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.receipt import verify_receipt
@@ -52,7 +52,7 @@ def grant() -> None:
 
 for command in (
     *(approval.pending, approval.approve, approval.deny, review.reviews, review.review),
-    *(keeping.renew, keeping.heartbeat, verify_receipt),
+    *(keeping.renew, keeping.heartbeat, verify_receipt, finding.find),
 ):
     grant.add_command(command)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from controlplane.sync.apply import Applied, ApplySync
     from controlplane.sync.problem import Problem
     from controlplane.sync.review import Review
+    from controlplane.vault.capabilities import ServerFacts
 
 CHANGES: Final = 2
 """Exit status of `plan --detailed-exitcode` when there is something to do."""
@@ -363,7 +364,24 @@ def _show_plan(plan: "Plan", found: "Review", output: str) -> None:
         case "table":
             say(_nothing(found))
         case _:
-            show(plan_data(plan, radii), output)
+            facts = _facts(found)
+            show({**plan_data(plan, radii), "server": None if facts is None else facts.data}, output)
+            return
+    if output == "table" and (facts := _facts(found)) is not None:
+        say(f"Server: {facts}.")
+
+
+def _facts(found: "Review") -> "ServerFacts | None":
+    """What the server is, None where it does not say: a plan that could be made stands without."""
+    from controlplane.model.errors import ControlPlaneError
+    from controlplane.settings import load
+    from controlplane.wiring import server_facts
+
+    used = {scope.engine for item in found.compiled for scope in item.entitlement.scopes}
+    try:
+        return server_facts(load().vault, used)
+    except ControlPlaneError:
+        return None
 
 
 def _agreed() -> bool:

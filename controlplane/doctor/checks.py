@@ -18,6 +18,7 @@ from controlplane.ports import Clock, Cursors, Spool
 from controlplane.settings import Settings
 from controlplane.sync.plan import PlanSync
 from controlplane.sync.review import review
+from controlplane.vault.capabilities import look
 from controlplane.vault.census import epoch_path
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.grant_roles import VaultGrantRoles
@@ -90,6 +91,14 @@ class Doctor:
             )
         else:
             yield sound("vault", f"unsealed and active, version {status.get('version', 'unknown')}")
+        facts = look(self.plane.vault, self.settings.vault.layout)
+        yield sound("server", str(facts))
+        if not facts.unseals_itself:
+            yield advice(
+                "server",
+                "its seal is Shamir's: after a restart nothing is granted or revoked until somebody unseals it",
+                "Use a seal that opens by itself (static, transit, a cloud's KMS), or keep the people at hand.",
+            )
 
     def _clock_skew(self) -> Iterable[Finding]:
         own = self.plane.clock.ahead()
@@ -270,12 +279,12 @@ def broker_power(layout: Layout) -> Mapping[str, Sequence[str]]:
     """What the broker must have, exactly, at paths that tell; `deny` is nothing at all."""
     mounts = sorted(layout.mounts.values())
     own = f"{layout.prefix}-x"
+    leased = any(where.leases is not None for where in places(layout))
     return {
         "auth/token/accessors": ["list", "sudo"],
         "auth/token/lookup-accessor": ["update"],
         "auth/token/revoke-accessor": ["update"],
-        "sys/leases/lookup": ["update"],
-        "sys/leases/revoke": ["update"],
+        **dict.fromkeys(("sys/leases/lookup", "sys/leases/revoke"), ["update"] if leased else ["deny"]),
         epoch_path(layout): ["read", "update"],
         f"sys/policies/acl/{own}": ["deny"],
         f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],

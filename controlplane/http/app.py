@@ -16,6 +16,7 @@ from controlplane.http import (
     grants,
     health,
     metrics,
+    needs,
     problems,
     renewals,
     reviews,
@@ -71,7 +72,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, renewals, tasks, approvals, reviews, entitlements, freezes, audit, health, metrics):
+    for part in (grants, renewals, tasks, approvals, reviews, entitlements, needs, freezes, audit, health, metrics):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

@@ -138,6 +138,11 @@ class Shorthold:
         """`GET /v1/entitlements`: those the caller is eligible for."""
         return self._call("entitlements", "GET", "/v1/entitlements")
 
+    def find(self, needs: Sequence[str], *, intent: str | None = None) -> dict[str, Any]:
+        """`POST /v1/needs`: the least that the caller can ask for and have what it needs."""
+        body = {"needs": [*needs]} | ({} if intent is None else {"intent": intent})
+        return self._call("found", "POST", "/v1/needs", body)
+
     def freeze(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
         """`POST /v1/freezes`: `selection`, `message`, `reason` and `expires_in`; as a responder."""
         body = {name: value for name, value in asked.items() if value is not None}

@@ -45,7 +45,8 @@ def _narrowable(part: JsonValue) -> JsonValue:
     """The same field, with texts that a parameter may stand in."""
     match part:
         case {"type": "string"}:
-            return {"anyOf": [part, {"type": "string", "pattern": r"\{[a-z][a-z0-9_]{0,31}\}"}]}
+            said = {key: value for key, value in part.items() if key == "description"}
+            return {"anyOf": [part, {"type": "string", "pattern": r"\{[a-z][a-z0-9_]{0,31}\}"}], **said}
         case {"type": "array", "items": items}:
             return {**part, "items": _narrowable(items)}
         case {"patternProperties": dict(values)}:

@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -121,6 +122,7 @@ class FakePlane:
         vault: FakeVault | None = None,
         clock: FakeClock | None = None,
         ids: CountingIds | None = None,
+        tokens: Iterator[int] | None = None,
         policy: Policy | None = None,
         started: bool = False,
         meanwhile: Meanwhile = at_once,
@@ -138,7 +140,7 @@ class FakePlane:
         self.assertions: list[Secret] = []
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)
-        self._tokens = itertools.count(1)
+        self._tokens = tokens or itertools.count(1)
         self.task_key, self.task_key_pem, self.receipt_keys = _KEY.jwk, _KEY.public_pem, [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -201,6 +203,7 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
+        self.find = FindAccess(clock=self.clock, entitlements=self.entitlements, engines=engines())
         anew = DecideAnew(
             clock=self.clock,
             record=record,

@@ -53,6 +53,8 @@ class RealPlane:
     """Of its store; SQLite in `directory` where it is not given."""
     machine: Clock | None = None
     """What its machine's clock shows, where that is not the time."""
+    namespace: str | None = None
+    """Of the server, where it is not the root; `root` looks into the same one."""
     plane: ControlPlane = field(init=False)
     settings: Settings = field(init=False)
 
@@ -87,6 +89,7 @@ class RealPlane:
             worker=WorkerSettings(tick=timedelta(milliseconds=200), reconcile=timedelta(seconds=1)),
             vault=VaultSettings(
                 addr=self.openbao.addr,
+                namespace=self.namespace,
                 prefix=self.prefix,
                 auth_mount=auth_mount,
                 mounts={word: f"{word}-{self.prefix}" for word in self.words},
@@ -157,7 +160,7 @@ class RealPlane:
         if delivered.wrapping_token is None:
             raise AssertionError("nothing was wrapped")
         token = delivered.wrapping_token
-        client = VaultClient(Server(self.openbao.addr), lambda: token)
+        client = VaultClient(Server(self.openbao.addr, namespace=self.namespace), lambda: token)
         try:
             (fields,) = part(client.write("sys/wrapping/unwrap", {}), "data").values()
         finally:

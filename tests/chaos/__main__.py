@@ -31,6 +31,8 @@ STORES: Final = ("sqlite", "postgresql")
 MEMORY: Final = "memory"
 _AT_ONCE: Final = 50
 """Seeds that are played on one stack; then everything begins anew."""
+_STUMBLES: Final = 5
+"""On a busy machine a server may be too slow to start or to end; by then it is something else."""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Tally:
     failed: list[str] = field(default_factory=list[str])
     late: int = 0
     """How many of those that failed were only not settled in time."""
+    stumbled: int = 0
+    """How often servers did not come up, or did not end; no schedule was played meanwhile."""
 
     def tell(self) -> None:
         """Say it."""
@@ -127,8 +131,14 @@ def _play(seeds: Sequence[int], only: str | None, tally: Tally) -> None:
         if only in {None, kind}
     }
     while any(left.values()):
-        with TemporaryDirectory(prefix="shorthold-chaos-") as made, servers(Path(made)) as stack:
-            _play_on(stack, left, tally)
+        try:
+            with TemporaryDirectory(prefix="shorthold-chaos-") as made, servers(Path(made)) as stack:
+                _play_on(stack, left, tally)
+        except Exception:
+            tally.stumbled += 1
+            say(f"the servers did not come up, or did not end: {traceback.format_exc()}")
+            if tally.stumbled == _STUMBLES:
+                raise
 
 
 def _play_on(stack: Stack, left: Mapping[str, deque[int]], tally: Tally) -> None:

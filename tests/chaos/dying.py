@@ -32,7 +32,11 @@ CODE: Final = str(Path(controlplane.__file__).parent)
 BY_INSTRUCTION: Final = f"{CODE}/grants/"
 BY_LINE: Final = tuple(f"{CODE}/{part}/" for part in ("vault", "stores", "probers", "worker", "keys"))
 VERBS: Final = tuple(
-    f"{BY_INSTRUCTION}{verb}.py" for verb in ("request", "collect", "issue", "finish", "renew", "reap", "revoke")
+    f"{BY_INSTRUCTION}{verb}.py"
+    for verb in (
+        *("request", "approve", "deny", "collect", "issue", "renew", "heartbeat", "undo"),
+        *("finish", "finish_task", "reap", "revoke"),
+    )
 )
 
 

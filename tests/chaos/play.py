@@ -11,10 +11,9 @@ from functools import partial
 from typing import Final
 
 from controlplane.dev.process import until
-from controlplane.dev.story import AGENT
 from controlplane.model.errors import ControlPlaneError
 from tests.chaos import oracle
-from tests.chaos.agents import Told, at_work
+from tests.chaos.agents import Told, at_work, client
 from tests.chaos.faults import deal
 from tests.chaos.schedule import Blow, Schedule
 from tests.chaos.site import Site
@@ -24,7 +23,9 @@ SETTLED_WITHIN: Final = timedelta(minutes=3)
 RECONCILED_WITHIN: Final = timedelta(minutes=4)
 """For what only the reconciler finds: whoever dies amid its round keeps the next one waiting for half a minute."""
 _LINES: Final = 30
-_OPEN: Final = {"pending", "approved", "issuing", "revoking", "irrevocable"}
+_MOVING: Final = {"issuing", "revoking", "irrevocable"}
+_OVER: Final = {"revoked", "lapsed", "denied"}
+_SOON: Final = timedelta(seconds=2)
 
 
 class AmissError(AssertionError):
@@ -93,7 +94,13 @@ def _disturb(site: Site, schedule: Schedule, told: Told) -> None:
     """Let agents work and things break, until the agents have made all their moves."""
     storm = _Storm(site, schedule)
     agents = [
-        at_work(site.planes[number % len(site.planes)], f"S{schedule.seed}-{number}", moves, told)
+        at_work(
+            site.planes[number % len(site.planes)],
+            f"system:serviceaccount:agents:s{schedule.seed}-{number // 2}",  # two of them are the same workload
+            f"S{schedule.seed}-{number}",
+            moves,
+            told,
+        )
         for number, moves in enumerate(schedule.agents)
     ]
     while storm.goes_on() or any(agent.is_alive() for agent in agents):
@@ -160,33 +167,46 @@ def _settle(site: Site, settled: Callable[[], bool]) -> None:
         return settled()
 
     if not until(tried, SETTLED_WITHIN, every=0.1):
-        left = [(g["id"], g["state"], g["failing"]) for g in oracle.grants(site) if g["state"] in _OPEN | {"active"}]
+        left = [(g["id"], g["state"], g["failing"]) for g in oracle.grants(site) if g["state"] not in _OVER]
         raise LateError(f"after {SETTLED_WITHIN.seconds} s it is still not settled: {left}")
 
 
 def _settled(site: Site, told: Told) -> bool:
-    """Whether every grant is active or over, as it should be."""
+    """Whether nothing is on its way: every grant waits for a person, is active as it should be, or is over."""
+    grants = {str(grant["id"]): grant for grant in oracle.grants(site)}
     now = datetime.now(UTC)
     return not any(
-        grant["state"] in _OPEN or (grant["state"] == "active" and (grant["id"] in told.ended or _expired(grant, now)))
-        for grant in oracle.grants(site)
+        grant["state"] in _MOVING
+        or (
+            grant["state"] == "active"
+            and (
+                ends_by_itself(grant) <= now
+                or id in told.ended
+                or (grant["subject"], grant["task"].partition("/")[0]) in told.finished
+                or (grant["under"] is not None and grants[grant["under"]]["state"] != "active")
+                or grant["renewing_to"] is not None
+            )
+        )
+        for id, grant in grants.items()
     )
 
 
-def _expired(grant: "oracle.Row", now: datetime) -> bool:
-    at = grant["expires_at"]
-    return (datetime.fromisoformat(at) if isinstance(at, str) else at) <= now + timedelta(seconds=2)
+def ends_by_itself(grant: "oracle.Row") -> datetime:
+    """When it does, if nobody renews it, and nobody says that it goes on."""
+    ends = (grant[name] for name in ("expires_at", "heartbeat_due_at"))
+    return min(oracle.instant(at) for at in ends if at is not None)
 
 
 def _all_ended(site: Site, told: Told) -> bool:
-    """Whether everything is over; what is still active is ended as its owner would, until somebody heard it."""
-    open_ = [grant for grant in oracle.grants(site) if grant["state"] not in {"revoked", "lapsed", "denied"}]
-    for grant in open_:
-        if grant["state"] == "active":
-            with site.planes[0].agent(AGENT) as agent, suppress(ControlPlaneError):
+    """Whether everything is over; what does not end by itself soon is ended by its owner, until somebody heard it."""
+    left = [grant for grant in oracle.grants(site) if grant["state"] not in _OVER]
+    for grant in left:
+        waits = grant["state"] in {"pending", "approved"}
+        if waits or (grant["state"] == "active" and ends_by_itself(grant) > datetime.now(UTC) + _SOON):
+            with client(site.planes[0], grant["subject"]) as agent, suppress(ControlPlaneError):
                 agent.finish(grant["id"])
                 told.ended.add(grant["id"])
-    return not open_
+    return not left
 
 
 def _judge(site: Site, told: Told, report: Report) -> None:

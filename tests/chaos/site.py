@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ class Cradle:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(READY.total_seconds())
         self._process.stdout.close()
 
 
@@ -207,7 +208,8 @@ class Reachable:
 
 @contextmanager
 def servers(project: Path) -> Generator[Stack]:
-    """Servers that nobody else works on, for they are killed; without the stack's own control plane."""
+    """Servers of our own, for they are killed, with our own entitlements; the stack's control plane is stopped."""
+    shutil.copytree(Path(__file__).parent / "roles", project / "roles")
     stack = Stack(project=project, say=lambda _: None)
     try:
         stack.up()

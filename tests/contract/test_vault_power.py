@@ -37,17 +37,7 @@ LAYOUT: Final = Layout(
 )
 OWN: Final = "lp-orders-read-0a1b2c3d-orders"
 NAMES: Final = (
-    *(
-        OWN,
-        "lp-prober-orders",
-        "lp-p-orders-read-0a1b2c3d-orders-aaaaaaaaaaaaaaaaaaaaaaaa",
-        "lp",
-        "lpx",
-        "readonly",
-        "root",
-        "default",
-        "x",
-    ),
+    *(OWN, "lp-prober-orders", "lp-p-orders-read-0a1b2c3d-orders", "lp", "lpx", "readonly", "root", "default", "x"),
     *("shorthold-lp", "shorthold-lp-epoch", *IDENTITIES, *(f"shorthold-lp-{identity}" for identity in IDENTITIES)),
 )
 PREFIXES: Final = (
@@ -79,6 +69,11 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
         "sys/capabilities-self": "update",
     },
+    "param": {
+        "(database-lp|pki-lp|ssh-lp)/roles": "list",
+        "(database-lp|pki-lp|ssh-lp)/roles/lp-p-.*": _WRITE,
+        "sys/capabilities-self": "update",
+    },
     "drift": {
         "sys/policies/acl": "list",
         "sys/policies/acl/.*": "read",
@@ -92,11 +87,6 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "database-lp/config/.*": "read",
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
         "sys/audit": "read sudo",
-        "sys/capabilities-self": "update",
-    },
-    "param": {
-        "(database-lp|pki-lp|ssh-lp)/roles": "list",
-        "(database-lp|pki-lp|ssh-lp)/roles/lp-p-.*": _WRITE,
         "sys/capabilities-self": "update",
     },
     "responder": {

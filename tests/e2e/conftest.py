@@ -37,10 +37,10 @@ def planes(
     """Makes control planes: `planes("es", "ssh")` has names with `es` and the engine `ssh`; `more` as RealPlane has."""
     with ExitStack() as running:
 
-        def make(prefix: str, *words: str, **more: Any) -> RealPlane:
+        def make(prefix: str, *words: str, root: VaultClient = vault_root, **more: Any) -> RealPlane:
             directory: Path = tmp_path_factory.mktemp(f"plane-{prefix}")
             plane = RealPlane(
-                directory=directory, prefix=prefix, words=words, openbao=openbao, root=vault_root, issuer=issuer, **more
+                directory=directory, prefix=prefix, words=words, openbao=openbao, root=root, issuer=issuer, **more
             )
             plane.start()
             running.callback(plane.stop)

@@ -183,7 +183,9 @@ def test_a_hand_made_change_is_shown_field_by_field_and_repaired_y28(platform: P
         f"auth/{LAYOUT.auth_mount}/role/{base}",
         {"role_type": "jwt", "token_policies": ["default"], "bound_subject": "me", "bound_claims_type": "glob"},
     )
-    out, _ = platform.run("plan", "--detailed-exitcode", status=2)
+    out, err = platform.run("plan", "--detailed-exitcode", status=2)
+    assert "Server: OpenBao 2." in err
+    assert "uses: engine-database, engine-pki; not used: namespaces, cel-roles, control-groups" in err
     assert "Plan: 3 to repair." in out
     assert '-["SELECT 1"]' in out
     assert '-"path \\"*\\" {capabilities' in out

@@ -70,7 +70,7 @@ def last(server: Canned) -> tuple[str, JsonValue]:
 
 
 def test_c9_leaving_finishes_it_as_completed_and_the_credential_refuses(server: Canned) -> None:
-    with asks(ttl=timedelta(seconds=90), reason="why", prove="10s") as access:
+    with asks(ttl=timedelta(seconds=90), reason="why", prove="10s", parameters={"ticket": "42"}) as access:
         orders = access["orders"]
         assert (orders.username, orders.password) == ("v-1-user", PASSWORD)
     assert last(server) == (f"/v1/grants/{ID}/finish?wait=10s", {"outcome": "completed"})
@@ -80,6 +80,7 @@ def test_c9_leaving_finishes_it_as_completed_and_the_credential_refuses(server: 
         "intent": "answer-question",
         "reason": "why",
         "ttl": "90s",
+        "parameters": {"ticket": "42"},
     }
     assert access.ended is not None
     with pytest.raises(shorthold.OverError):
