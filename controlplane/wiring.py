@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines, places
+from controlplane.engines import engines, own_probers, places
 from controlplane.engines.dialects import dialects
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
@@ -61,6 +61,7 @@ from controlplane.model.errors import (
     TargetUnavailableError,
     VaultUnavailableError,
 )
+from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
@@ -213,12 +214,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
     targets = _targets(settings, broker, clock)
-    probers: dict[str, Prober] = {
-        **dict.fromkeys(dialects(), Unconfigured()),
-        **targets,
-        "pki": PkiProber(_Authority(broker, layout.mounts), clock),
-        "token": TokenProber(logins.facts),
-    }
+    probers = _probers(broker, layout, clock, logins, targets)
     revoke = RevokeGrant(
         clock=clock,
         record=record,
@@ -568,6 +564,20 @@ def _audit_key(settings: Settings) -> Secret:
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
 
 
+def _probers(
+    broker: VaultClient, layout: Layout, clock: Clock, logins: VaultLogins, targets: Mapping[str, TargetProber]
+) -> dict[str, Prober]:
+    """Whoever can be asked, by kind of target: targets of settings, and what Vault itself shows."""
+    shown = _Shown(broker, layout.mounts)
+    return {
+        **own_probers(shown, clock),
+        **dict.fromkeys(dialects(), Unconfigured()),
+        **targets,
+        "pki": PkiProber(shown, clock),
+        "token": TokenProber(logins.facts),
+    }
+
+
 def _nothing() -> None:
     """No roles of single grants are made here, so none are left behind."""
 
@@ -642,8 +652,8 @@ class _ProberLogins:
                 raise TargetUnavailableError(f"Vault has no prober login for {connection}")
 
 
-class _Authority:
-    """What a certificate authority shows to everybody: its issuers, their CRLs, and certificates by serial."""
+class _Shown:
+    """What the mount of an engine shows to everybody: an authority its issuers, their CRLs, certificates by serial."""
 
     def __init__(self, broker: VaultClient, mounts: Mapping[str, str]) -> None:
         self._broker, self._mounts = broker, mounts

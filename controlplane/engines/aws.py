@@ -15,6 +15,7 @@ from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: reports
@@ -29,7 +30,9 @@ _SHAPE = re.compile(
     r" on (?P<resource>arn:aws(?:-[a-z]+)*:[a-z0-9-]+:[a-z0-9-]*:(?:[0-9]{12})?:[A-Za-z0-9_.:/=+@-]{1,300}(?:/\*)?)",
     re.ASCII,
 )
-_ROLE = r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$"
+_ROLE = explained(
+    r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$", "as in arn:aws:iam::123456789012:role/name"
+)
 _POWERS = ("iam", "sts", "organizations", "sso", "identitystore")
 _SHORTEST = timedelta(minutes=15)
 """A session lives no shorter. Source: AWS docs, STS AssumeRole, DurationSeconds."""

@@ -16,6 +16,7 @@ from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: rollout
@@ -28,6 +29,10 @@ rules:
 """
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAMESPACE = explained(
+    rf"^{_LABEL}$",
+    "small letters, digits and - only, no - at an end, at most 63",
+)
 _SHAPE = re.compile(
     rf"(?P<verb>[a-z]+) on (?P<resource>[a-z]+(?:/[a-z]+)?)(?:\.(?P<group>{_LABEL}(?:\.{_LABEL})*))?"
     rf"(?: named (?P<name>{_LABEL}(?:\.{_LABEL})*))?",
@@ -83,7 +88,10 @@ RuleText = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$",
+            "pattern": explained(
+                r"^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$",
+                "as in `get on pods` or `get on configmaps named web`",
+            ),
             "examples": ["get on pods", "patch on deployments.apps named checkout"],
         }
     ),
@@ -93,7 +101,7 @@ RuleText = Annotated[
 class KubernetesScope(Scope):
     """Rules in one namespace of the cluster behind Vault's mount; never in the whole cluster."""
 
-    namespace: Annotated[str, Field(pattern=rf"^{_LABEL}$", description="The only one that it reaches.")]
+    namespace: Annotated[str, Field(pattern=_NAMESPACE, description="The only one that it reaches.")]
     rules: tuple[RuleText, ...] = Field(min_length=1, max_length=64, description="What the account may do, one a line.")
 
     @field_validator("namespace")

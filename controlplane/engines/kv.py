@@ -14,6 +14,7 @@ from controlplane.model.entitlement import Placing, Revocability, Scope, distinc
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: gateway
@@ -21,6 +22,11 @@ engine: kv
 path: payments/gateway
 fields: [api_key]
 """
+
+_FIELD = explained(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", "letters, digits and _ . - only, a letter, digit or _ first, at most 63"
+)
+
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -44,7 +50,7 @@ class KvScope(Scope):
     path: Annotated[
         str, Field(min_length=1, max_length=200, description="The secret, below the mount."), AfterValidator(_path)
     ]
-    fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")], ...] = Field(
+    fields: tuple[Annotated[str, Field(pattern=_FIELD)], ...] = Field(
         min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
     )
 

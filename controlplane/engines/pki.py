@@ -13,6 +13,7 @@ from controlplane.model.entitlement import Placing, Revocability, Scope, distinc
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: client
@@ -20,6 +21,11 @@ engine: pki
 common_name: checkout.agents.acme.example
 usages: [client]
 """
+
+_ISSUER = explained(
+    r"^[a-zA-Z0-9_.-]{1,64}$",
+    "letters, digits and _ . - only, at most 64",
+)
 
 _CA_TTL = 10 * 365 * 24 * 3600  # seconds
 
@@ -40,7 +46,7 @@ class PkiScope(Scope):
     alt_names: tuple[Hostname, ...] = Field(default=(), max_length=16, description="Further DNS names in it.")
     usages: tuple[Usage, ...] = Field(default=("client",), min_length=1, description="TLS as client, server or both.")
     key: KeyType = Field(default="ec-p256", description="What kind of key is made for it.")
-    issuer: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$", description="An issuer's name or id.")] = "default"
+    issuer: Annotated[str, Field(pattern=_ISSUER, description="An issuer's name or id.")] = "default"
 
     @field_validator("alt_names", "usages")
     @classmethod

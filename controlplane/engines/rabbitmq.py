@@ -15,6 +15,7 @@ from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: invoices
@@ -24,6 +25,9 @@ permissions:
   - read on queue invoices
   - write on exchange receipts
 """
+
+_VHOST = explained(r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", "/ alone, or letters, digits and _ . - only, at most 63")
+
 
 _USERNAME = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 _VERBS = ("configure", "read", "write")
@@ -66,7 +70,10 @@ PermissionText = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$",
+            "pattern": explained(
+                r"^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$",
+                "as in `read on queue orders`",
+            ),
             "examples": ["read on queue invoices", "write on exchange receipts"],
         }
     ),
@@ -76,9 +83,7 @@ PermissionText = Annotated[
 class RabbitmqScope(Scope):
     """Named queues and exchanges in one virtual host."""
 
-    vhost: Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", description="The virtual host.")] = (
-        "/"
-    )
+    vhost: Annotated[str, Field(pattern=_VHOST, description="The virtual host.")] = "/"
     permissions: tuple[PermissionText, ...] = Field(
         min_length=1, max_length=64, description="What the login may do with which queue or exchange, one a line."
     )

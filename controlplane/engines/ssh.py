@@ -20,6 +20,7 @@ from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: shell
@@ -28,6 +29,7 @@ principals: [deploy]
 source_addresses: [10.0.0.0/8]
 command: /usr/local/bin/restart-checkout
 """
+
 
 _NOT_BEFORE = 30  # seconds that a server's clock may lag behind
 _KEY = "ed25519"
@@ -49,9 +51,26 @@ def _network(network: Network) -> Network:
     return network
 
 
-Principal = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$"), AfterValidator(_account)]
+Principal = Annotated[
+    str,
+    Field(
+        pattern=explained(
+            r"^[a-z_][a-z0-9_.-]{0,31}$", "small letters, digits and _ . - only, a letter or _ first, at most 32"
+        )
+    ),
+    AfterValidator(_account),
+]
 # No character that a shell would take for more than itself: sshd hands the command to the account's shell.
-Command = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$", max_length=200)]
+Command = Annotated[
+    str,
+    Field(
+        pattern=explained(
+            r"^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$",
+            "the path of a program and plain words, one blank between",
+        ),
+        max_length=200,
+    ),
+]
 Extension = Literal["permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding"]
 
 

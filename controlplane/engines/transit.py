@@ -16,6 +16,7 @@ from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: cards
@@ -23,6 +24,9 @@ engine: transit
 key: card-numbers
 operations: [decrypt]
 """
+
+_KEY = explained(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", "letters, digits, _ and - only, no - first, at most 63")
+
 
 Operation = Literal["encrypt", "decrypt", "rewrap", "sign", "verify", "hmac"]
 
@@ -41,7 +45,7 @@ _CREATE = "auth/token/create"
 class TransitScope(Scope):
     """Operations with one key of Vault's transit mount. The key is its owner's: it is never made here."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", description="A key of the mount.")]
+    key: Annotated[str, Field(pattern=_KEY, description="A key of the mount.")]
     operations: tuple[Operation, ...] = Field(min_length=1, description="What may be done with it.")
 
     @field_validator("operations")

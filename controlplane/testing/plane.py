@@ -13,7 +13,7 @@ from typing import Any, Never, cast
 
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines
+from controlplane.engines import engines, own_probers
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
@@ -133,7 +133,10 @@ class FakePlane:
         self.store, self.spool = store or FakeStore(), FakeSpool()
         self.issuer = FakeIssuer(name="dev", clock=self.clock)
         self.entitlements = _Entitlements({})
-        self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
+        self.probers: dict[str, Prober] = {
+            **own_probers(self.vault.shown, self.clock),
+            "postgresql": cast("Prober", _Watched("prober", self.vault.target, self)),
+        }
         self.assertions: list[Secret] = []
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)

@@ -132,6 +132,11 @@ class FakeVault:
             del state.tokens[accessor]
             return state.wrapped.pop(accessor)
 
+    def shown(self, word: str, path: str) -> JsonObject | None:
+        """What every mount here shows to everybody: at `logins/<principal>`, whether its target has that one."""
+        del word  # there is one target
+        return {} if path.removeprefix("logins/") in self.target.users else None
+
     @property
     def clock(self) -> Clock:
         """By which everything here ends."""

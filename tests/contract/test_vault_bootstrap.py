@@ -94,6 +94,7 @@ class Identities:
     sync: VaultClient
     responder: VaultClient
     drift: VaultClient
+    param: VaultClient
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +275,12 @@ def test_sync_may_not(identities: Identities, what: str) -> None:
 @pytest.mark.parametrize("what", [*NOBODY, *NOT_SYNC, *RESPONDER_MAY_NOT])
 def test_the_responder_may_not(identities: Identities, what: str) -> None:
     assert refused(lambda: (NOBODY | NOT_SYNC | RESPONDER_MAY_NOT)[what](identities.responder))
+
+
+@pytest.mark.parametrize("what", [*NOBODY, *NOT_SYNC, *RESPONDER_MAY_NOT])
+def test_who_makes_roles_for_single_grants_may_not(identities: Identities, what: str) -> None:
+    """P7."""
+    assert refused(lambda: (NOBODY | NOT_SYNC | RESPONDER_MAY_NOT)[what](identities.param))
 
 
 def test_the_broker_looks_up_renews_and_revokes(identities: Identities, vault_root: VaultClient) -> None:
