@@ -207,8 +207,12 @@ def test_a_plan_asks_vault_once_for_each_folder_and_each_object(plane: RealPlane
     names = ("vdr-one", "vdr-two", "vdr-three")
     wanted = plane.entitle(*({"entitlement": name} for name in names))
     calls: list[str] = []
+
+    def note(path: str, *_: object) -> None:
+        calls.append(path)
+
     with identity_client(settings.vault, settings.vault.sync) as client:  # pyright: ignore[reportArgumentType] # it is set
-        client.transport.observe = lambda path, *_: calls.append(path)
+        client.transport.observe = note
         assert PlanSync(roles=VaultRoles(plane.layout, client), layout=plane.layout)(wanted).empty
     assert len(calls) == len(set(calls)) == 3 + 3 * len(names)
 
