@@ -15,6 +15,7 @@ COPY LICENSE README.md pyproject.toml ./
 COPY controlplane controlplane
 COPY roles roles
 COPY vault-config vault-config
+COPY examples examples
 RUN python -m pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/shorthold \
  && python -m pip --python /opt/shorthold/bin/python install --quiet --no-index --find-links /wheels shorthold \

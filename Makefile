@@ -7,7 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help env demo test chaos fuzz check docs bench bench-revoke bench-decide lock clean
+# Whose control planes may as well be several; the others do something to one process, its file, or PostgreSQL itself.
+STORIES := grants tasks approvals freezes renew break_glass context replicas
+
+.PHONY: help env demo test test-replicas siege chaos fuzz check docs bench bench-revoke bench-decide bench-plan bench-cli lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +37,21 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
 	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
-chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules (hours); SEED=n STORE=… repeats one
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(STORE),--store $(STORE))
+test-replicas: $(READY) ## Run the stories with control planes of two processes over PostgreSQL (minutes)
+	@REPLICAS=1 $(BIN)/python -m pytest $(addprefix tests/e2e/test_,$(addsuffix .py,$(STORIES)))
 
-fuzz: $(READY) ## Try hundreds of requests on every route of the API, for every kind of caller (minutes)
-	@FUZZ_EXAMPLES=200 FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/unit/test_http_schema.py --timeout=3600
+siege: $(READY) ## Kill leaders and servers amid many revocations, and cut lines for long: ROUNDS=20 (hours)
+	@SIEGE_ROUNDS=$(or $(ROUNDS),20) SIEGE_GRANTS=$(or $(GRANTS),1000) SIEGE_KILLS=$(or $(KILLS),50) \
+	  SIEGE_OUTAGES=$(or $(OUTAGES),5,60,600) $(BIN)/python -m pytest -p no:randomly -rP \
+	  tests/e2e/test_faults_cluster.py tests/e2e/test_faults_lost_track.py tests/e2e/test_faults_answers.py \
+	  -k "amid or killed_while_it_revoked or leader_that_is_killed"
+
+chaos: $(READY) ## Kill servers and control planes by SEEDS=1000 schedules FROM=0 on; SEED=n STORE=… repeats one
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--from $(or $(FROM),0) --seeds $(or $(SEEDS),1000)) \
+	  $(if $(STORE),--store $(STORE))
+
+fuzz: $(READY) ## Try EXAMPLES=200 requests on every route, for every kind of caller; 700 make 100 000 (half an hour)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest tests/unit/test_http_schema.py --timeout=3600
 
 check: $(READY) ## Run the gates: ruff, basedpyright strict, import contracts, docs
 	@$(BIN)/ruff check .
@@ -55,6 +68,12 @@ bench-revoke: $(READY) ## Measure finish until verified gone, 1, 10 and 100 at o
 
 bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitlements loaded
 	@$(BIN)/python -m benchmarks.decide
+
+bench-plan: $(READY) ## Measure a plan of 1 000 entitlements, cold, and count what it asks Vault
+	@$(BIN)/python -m benchmarks.plan
+
+bench-cli: $(READY) ## Measure how fast commands start, against a bare click program
+	@$(BIN)/python -m benchmarks.cli
 
 lock: ## Renew requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \

@@ -40,7 +40,7 @@ _SHARES: Final = {"p10": 0.1, "p50": 0.5, "p99": 0.99}
 """The fastest tenth is what a busy machine disturbs least."""
 
 # What every request has to be held against: several workloads, and each condition of context.
-_ENTITLEMENT: Final = """\
+ENTITLEMENT: Final = """\
 entitlement: orders-{number}
 owner: team-sales@acme.example
 purpose: Read orders.
@@ -106,7 +106,7 @@ def measured(count: int, iterations: int) -> dict[str, dict[str, float]]:
         slices.mkdir(parents=True)
         shutil.copy(shipped("roles") / "policies" / "guardrails.cedar", policies)
         for number in range(count):
-            (directory / f"orders-{number}.yaml").write_text(_ENTITLEMENT.format(number=number))
+            (directory / f"orders-{number}.yaml").write_text(ENTITLEMENT.format(number=number))
             (slices / f"orders-{number}.cedar").write_text(_SLICE.format(number=number))
         catalog = Catalog(directory, LAYOUT, clock)
         found = catalog.all()

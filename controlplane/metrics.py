@@ -3,11 +3,12 @@
 With several processes on one listener each keeps its figures in a file of its own, and whoever is asked adds them up.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import ValueClass
 from typing_extensions import override
 
+from controlplane.model.drift import Code
 from controlplane.model.errors import ControlPlaneError
 from controlplane.model.grant import Grant, State
 from controlplane.model.orphan import OrphanKind
@@ -39,7 +41,13 @@ class Metrics:
     """One for each process. Every label has a handful of values, known before anybody asks for anything (L13)."""
 
     def __init__(
-        self, *, clock: Clock, store: Store, cursors: Cursors | None = None, sinks: Sequence[str] = ()
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        cursors: Cursors | None = None,
+        sinks: Sequence[str] = (),
+        ahead: Callable[[], timedelta] = timedelta,
     ) -> None:
         own = CollectorRegistry()
         self._requests = Histogram(
@@ -60,9 +68,16 @@ class Metrics:
         self._revocations = Counter(
             "shorthold_revocations", "Grants that were proved gone, or not quite.", ("verified",), registry=own
         )
+        self._drift = Gauge(
+            "shorthold_drift",
+            "Findings of the last look for drift, by code; only where the worker looks.",
+            ("code",),
+            registry=own,
+            multiprocess_mode="livesum",
+        )
         self._shared = bool(getattr(ValueClass, "_multiprocess", False))
         self._own = own
-        self._store = _StoreFigures(clock, store, cursors, sinks)
+        self._store = _StoreFigures(clock, store, cursors, sinks, ahead)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -85,6 +100,11 @@ class Metrics:
         outcome = "none" if status is None else f"{status // 100}xx"
         self._calls.labels(call, outcome).observe(seconds)
 
+    def drift(self, found: Mapping[Code, int]) -> None:
+        """The last look for drift found so many of each."""
+        for code in Code:
+            self._drift.labels(code.value).set(found.get(code, 0))
+
     def reaping(self, reap: Callable[[Grant], Grant]) -> Callable[[Grant], Grant]:
         """`reap`, counted."""
 
@@ -101,11 +121,24 @@ class Metrics:
 class _StoreFigures(Collector):
     """What the store knows when it is asked: open grants only, over their indexes."""
 
-    def __init__(self, clock: Clock, store: Store, cursors: Cursors | None, sinks: Sequence[str]) -> None:
-        self._clock, self._store, self._cursors, self._sinks = clock, store, cursors, sinks
+    def __init__(
+        self,
+        clock: Clock,
+        store: Store,
+        cursors: Cursors | None,
+        sinks: Sequence[str],
+        ahead: Callable[[], timedelta],
+    ) -> None:
+        self._clock, self._store, self._cursors, self._sinks, self._ahead = clock, store, cursors, sinks, ahead
 
     @override
     def collect(self) -> Iterator[Metric]:
+        ahead = GaugeMetricFamily(
+            "shorthold_clock_ahead_seconds",
+            "How far this machine's clock is ahead of the one that all replicas follow.",
+        )
+        ahead.add_metric((), self._ahead().total_seconds())
+        yield ahead
         up = GaugeMetricFamily("shorthold_store_up", "Whether the store answers.")
         try:
             figures = list(self._figures())

@@ -803,6 +803,28 @@ class Roles(Protocol):
         ...
 
 
+class GrantRoles(Protocol):
+    """Roles in Vault that are made for one grant each, by an identity that may make no others.
+
+    Every method raises VaultUnavailableError when the outcome is unknown, VaultRefusedError on 403 and 404.
+    """
+
+    def write(self, roles: Sequence[VaultObject]) -> None:
+        """Write the roles of one grant, and see that they stand as they were compiled.
+
+        Raises: NotSyncedError: they do not.
+        """
+        ...
+
+    def remove(self, grant: GrantId) -> None:
+        """Delete every role of a grant. Repeating it changes nothing."""
+        ...
+
+    def present(self) -> Mapping[GrantId, Sequence[str]]:
+        """The grants of which there are roles, each with the paths at which leases of theirs would hang."""
+        ...
+
+
 class Recorder(Protocol):
     """Makes audit events."""
 

@@ -44,7 +44,7 @@ DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
 _BAO_BIN = "SHORTHOLD_BAO_BIN"
 _PREFIX: Final = "SHORTHOLD_"
 _TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")
-_OTHERS: Final = ("ADDR", "BAO_BIN", "CONFIG", "DEV_ADDRESSES", "TOKEN", "TOKEN_FILE")
+_OTHERS: Final = ("ADDR", "BAO_BIN", "CONFIG", "DEV_ADDRESSES", "TOKEN", "TOKEN_COMMAND", "TOKEN_FILE")
 """Our variables that are no settings: what the command line and `dev` read."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
@@ -112,6 +112,9 @@ class VaultSettings(_Section):
     mounts: dict[Mount, Mount] = {"database": "database", "pki": "pki"}
     broker: VaultIdentity | None = None
     sync: VaultIdentity | None = None
+    param: VaultIdentity | None = None
+    """Who makes roles for single grants; only where entitlements have parameters (docs/parameters.md)."""
+    drift: VaultIdentity | None = None
 
     @property
     def layout(self) -> Layout:
@@ -171,6 +174,15 @@ class WorkerSettings(_Section):
     of its own, uses the same prefix and mounts: then nothing finds orphans or a restored store."""
 
 
+class DriftSettings(_Section):
+    """Whether the worker looks for drift, and what of it is accepted."""
+
+    every: Duration | Literal["off"] = "off"
+    """The pause between two looks, by one replica at a time, as the identity `vault.drift`."""
+    known: frozenset[str] = frozenset()
+    """Paths in Vault that somebody has looked at: nothing is told of them."""
+
+
 class Settings(BaseSettings):
     """All of it. Environment names are `SHORTHOLD_` and the path with `__`: `SHORTHOLD_API__PORT`."""
 
@@ -190,6 +202,7 @@ class Settings(BaseSettings):
     access: tuple[AccessSettings, ...] = ()
     sinks: tuple[SinkSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
+    drift: DriftSettings = DriftSettings()
 
     @model_validator(mode="after")
     def _encrypted(self) -> "Settings":

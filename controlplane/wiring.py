@@ -1,7 +1,7 @@
 """The composition root: settings in, a control plane out. Nobody else knows an adapter."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,14 +10,16 @@ from ipaddress import IPv4Network, IPv6Network
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines, places
+from controlplane.engines import engines, own_probers, places
 from controlplane.engines.dialects import dialects
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.canary import TryRevision
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -33,6 +35,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -62,23 +65,31 @@ from controlplane.model.errors import (
     TargetUnavailableError,
     VaultUnavailableError,
 )
+from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
-from controlplane.ports import Entitlements, Prober, Roles, Skew
-from controlplane.probers import TargetProber, Unconfigured, prober_of
+from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
+from controlplane.probers import TargetProber, Unconfigured, Weighs, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
 from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
 from controlplane.sinks import kinds as sink_kinds
+from controlplane.stores.clock import StoreClock
 from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
+from controlplane.sync.drift import Expected, FindDrift
+from controlplane.sync.watch import WatchDrift
+from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
+from controlplane.vault.lookout import VaultLookout
+from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
@@ -106,6 +117,7 @@ class ControlPlane:
     explain: ExplainGrant
     show: ShowGrant
     who_could: WhoCould
+    find: FindAccess
     renew: RenewGrant
     heartbeat: TakeHeartbeat
     finish: FinishGrant
@@ -124,6 +136,7 @@ class ControlPlane:
     cuts: ShowCuts
     read_audit: ReadAudit
     entitlements: Entitlements
+    canary: TryRevision
     policy: CedarPolicy
     worker: Worker
     outbox: Outbox
@@ -137,7 +150,11 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
+    param: "Param | None"
+    """Who makes roles for single grants."""
+    clock: StoreClock
     skew: Skew
+    """Of `clock`, from Vault's."""
     targets: Mapping[str, TargetProber]
     """By kind."""
     threads: Threads
@@ -147,7 +164,7 @@ class ControlPlane:
     def missing(self) -> Mapping[str, str]:
         """What stands in the way of a grant now, and why; empty when nothing does."""
         found: dict[str, str] = {}
-        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.skew)))
+        checks = (("vault", self._ask_vault), ("store", self.store.head), ("clock", lambda: in_step(self.request.skew)))
         for what, check in checks:
             try:
                 check()
@@ -170,21 +187,28 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
+        if self.param is not None:
+            self.param.close()
         self.store.close()
 
 
-def wire(settings: Settings) -> ControlPlane:
+def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     """Build it. Nothing is asked of Vault yet: a control plane starts, and can be asked, while Vault is down.
+
+    `machine` is this machine's clock, where a test gives it another one.
 
     Raises: ConfigurationError: a key, the store or a setting is wrong; StoreUnavailableError.
     """
-    clock, ids, threads = SystemClock(), RandomIds(), Threads(_MEANWHILE)
+    ids, threads = RandomIds(), Threads(_MEANWHILE)
+    clock = StoreClock(machine or SystemClock(), threads)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
-    session = _session(settings.vault, settings.vault.broker, "vault.broker")
+    session = _session(settings.vault, settings.vault.broker, "vault.broker", clock)
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
+    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
+    own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
     sinks = {each.name: sink_kinds()[each.kind].make(each, clock, private_file.read) for each in settings.sinks}
@@ -192,16 +216,13 @@ def wire(settings: Settings) -> ControlPlane:
     # Only now, when nothing that was given is wrong, is anything made that is not there yet.
     chain_key = _audit_key(settings)
     store = open_store(settings.store.url, audit_key=chain_key)
+    if store.instant is not None:
+        clock.follow(store.instant)
     spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
     targets = _targets(settings, broker, clock)
-    probers: dict[str, Prober] = {
-        **dict.fromkeys(dialects(), Unconfigured()),
-        **targets,
-        "pki": PkiProber(_Authority(broker, layout.mounts), clock),
-        "token": TokenProber(logins.facts),
-    }
+    probers = _probers(broker, layout, clock, logins, targets)
     revoke = RevokeGrant(
         clock=clock,
         record=record,
@@ -212,15 +233,11 @@ def wire(settings: Settings) -> ControlPlane:
         signer=receipts.signer,
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
+        roles=own_roles,
     )
-    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks])
+    metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     pace = Pace(clock)
-
-    def observed(path: str, status: int | None, seconds: float) -> None:
-        metrics.vault_call(path, status, seconds)
-        pace.saw(status)
-
-    broker.transport.observe = observed
+    broker.transport.observe = _telling(metrics, pace)
     census = VaultCensus(layout, broker, logins)
     epochs = Epochs(clock=clock, record=record, store=store, census=census)
     compare = None if settings.worker.reconcile == "off" else settings.worker.reconcile
@@ -238,9 +255,12 @@ def wire(settings: Settings) -> ControlPlane:
         rostered=lambda path: path.startswith(f"{layout.mounts.get('database')}/creds/"),
         every=compare or timedelta(0),
         hold=_ROUND,
+        sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
     undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
     reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
+    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
+    watching = None if settings.drift.every == "off" else settings.drift.every
     worker = Worker(
         store=store,
         clock=clock,
@@ -263,8 +283,19 @@ def wire(settings: Settings) -> ControlPlane:
         ),
         carry_out=CarryOutCuts(clock=clock, record=record, store=store),
         pace=pace,
+        watch=None
+        if watching is None
+        else WatchDrift(
+            clock=clock,
+            record=record,
+            store=store,
+            entitlements=entitlements,
+            find=_find_drift(settings, _drift_reader(settings.vault, clock), targets),
+            every=watching,
+            count=metrics.drift,
+        ),
+        watch_every=watching or timedelta(0),
     )
-    entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     issue = IssueGrant(
         clock=clock,
         record=record,
@@ -276,6 +307,7 @@ def wire(settings: Settings) -> ControlPlane:
         layout=layout,
         wake=worker.wake,
         meanwhile=threads,
+        roles=own_roles,
     )
     tells = [
         TellSink(
@@ -291,7 +323,8 @@ def wire(settings: Settings) -> ControlPlane:
     ]
     situate = Situate(clock=clock, environment=settings.environment)
     policy = CedarPolicy(settings.policies_directory)
-    skew = VaultSkew(broker.transport, clock)
+    from_vault = VaultSkew(broker.transport, clock)
+    skew = _furthest(from_vault, clock.ahead)
     request = RequestGrant(
         clock=clock,
         ids=ids,
@@ -334,6 +367,7 @@ def wire(settings: Settings) -> ControlPlane:
         explain=ExplainGrant(record=record, entitlements=entitlements, store=store, situate=situate, policy=policy),
         show=ShowGrant(store=store),
         who_could=WhoCould(clock=clock, entitlements=entitlements, engines=engines(), issuers=known(settings.issuers)),
+        find=FindAccess(clock=clock, entitlements=entitlements, engines=engines()),
         renew=RenewGrant(
             clock=clock,
             record=record,
@@ -377,6 +411,18 @@ def wire(settings: Settings) -> ControlPlane:
         cuts=ShowCuts(store=store),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
+        canary=TryRevision(
+            clock=clock,
+            ids=ids,
+            record=record,
+            store=store,
+            engines=engines(),
+            issue=issue,
+            revoke=revoke,
+            pause=revoke.pause,
+            issuing_within=request.issuing_within,
+            settling=request.settling,
+        ),
         policy=policy,
         worker=worker,
         outbox=Outbox(tells, tick=settings.worker.tick),
@@ -390,7 +436,9 @@ def wire(settings: Settings) -> ControlPlane:
         spool=spool,
         vault=broker,
         session=session,
-        skew=skew,
+        param=param,
+        clock=clock,
+        skew=from_vault,
         targets=targets,
         threads=threads,
         epochs=epochs,
@@ -400,10 +448,23 @@ def wire(settings: Settings) -> ControlPlane:
     )
 
 
+class Param:
+    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
+        self._session = _session(vault, identity, "vault.param", clock)
+        self.client = VaultClient(_server(vault), self._session)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.client.close()
+        self._session.close()
+
+
 @contextmanager
 def identity_client(vault: VaultSettings, identity: VaultIdentity) -> Generator[VaultClient]:
     """One of our identities at Vault, for as long as the block lasts."""
-    session = _session(vault, identity, "vault.sync")
+    session = _session(vault, identity, "vault.sync", SystemClock())
     client = VaultClient(_server(vault), session)
     try:
         yield client
@@ -417,12 +478,90 @@ def sync_roles(vault: VaultSettings) -> Roles:
 
     Raises: ConfigurationError: there is neither.
     """
+    return VaultRoles(vault.layout, _sync_client(vault))
+
+
+def server_facts(vault: VaultSettings, engines: Iterable[str]) -> ServerFacts:
+    """What the server is and can, as whoever syncs sees it; `engines` are those that entitlements need.
+
+    Raises: ConfigurationError: there is nobody to ask as. VaultRefusedError, VaultUnavailableError: it does not say.
+    """
+    client = _sync_client(vault)
+    try:
+        return look(client, vault.layout, engines)
+    finally:
+        client.close()
+
+
+def _sync_client(vault: VaultSettings) -> VaultClient:
     operator = server_token()
     if operator is None:
-        token: TokenSource = _session(vault, vault.sync, "vault.sync")
+        token: TokenSource = _session(vault, vault.sync, "vault.sync", SystemClock())
     else:
         token = _always(operator)
-    return VaultRoles(vault.layout, VaultClient(_server(vault), token))
+    return VaultClient(_server(vault), token)
+
+
+@contextmanager
+def drift_finder(settings: Settings) -> Generator[FindDrift]:
+    """What looks for drift once, for as long as the block lasts.
+
+    With the operator's token where there is one, else as `vault.drift`, else as `vault.sync`, which sees less. Targets
+    are asked where the broker's prober can log in.
+
+    Raises: ConfigurationError: there is no identity to look as.
+    """
+    given, operator, clock = settings.vault, server_token(), SystemClock()
+    if operator is not None:
+        token: TokenSource = _always(operator)
+    else:
+        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync", clock)
+    reader = VaultClient(_server(given), token)
+    broker = None
+    if given.broker is not None and given.broker.key_file.exists():
+        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker", clock))
+    probers = {} if broker is None else _targets(settings, broker, clock)
+    try:
+        yield _find_drift(settings, reader, probers)
+    finally:
+        for prober in probers.values():
+            prober.close()
+        for client in (reader, broker):
+            if client is not None:
+                client.close()
+
+
+def _drift_reader(vault: VaultSettings, clock: Clock) -> VaultClient:
+    return VaultClient(_server(vault), _session(vault, vault.drift, "vault.drift", clock))
+
+
+def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
+    layout = settings.vault.layout
+    excess = {
+        name: prober.excess
+        for name, target in settings.targets.items()
+        if isinstance(prober := probers.get(target.kind), Weighs)
+    }
+    vault = settings.vault
+    own = {"broker": vault.broker, "sync": vault.sync, "drift": vault.drift, "param": vault.param}
+    files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
+    files[layout.auth_mount] = settings.keys.directory / TASK_KEY
+    keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
+    targets = {
+        name: (target.host, target.port, str(getattr(target, "database", "")))
+        for name, target in settings.targets.items()
+        if target.kind == "postgresql"
+    }
+    return FindDrift(
+        look=VaultLookout(layout, reader, excess),
+        layout=layout,
+        expected=Expected(
+            keys=keys,
+            targets=targets,
+            own_policies=frozenset(identity_name(layout, name) for name in IDENTITIES),
+            known=settings.drift.known,
+        ),
+    )
 
 
 def _access(settings: Settings) -> Sequence[AccessRule]:
@@ -440,6 +579,43 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
+
+
+def _probers(
+    broker: VaultClient, layout: Layout, clock: Clock, logins: VaultLogins, targets: Mapping[str, TargetProber]
+) -> dict[str, Prober]:
+    """Whoever can be asked, by kind of target: targets of settings, and what Vault itself shows."""
+    shown = _Shown(broker, layout.mounts)
+    return {
+        **own_probers(shown, clock),
+        **dict.fromkeys(dialects(), Unconfigured()),
+        **targets,
+        "pki": PkiProber(shown, clock),
+        "token": TokenProber(logins.facts),
+    }
+
+
+def _telling(metrics: Metrics, pace: Pace) -> Callable[[str, int | None, float], None]:
+    """What is told of every call to Vault: monitoring counts it, and the worker slows down by it."""
+
+    def observed(path: str, status: int | None, seconds: float) -> None:
+        metrics.vault_call(path, status, seconds)
+        pace.saw(status)
+
+    return observed
+
+
+def _nothing() -> None:
+    """No roles of single grants are made here, so none are left behind."""
+
+
+def _furthest(*skews: Skew) -> Skew:
+    """How far the clocks that we go by are off, by the one that is off most."""
+
+    def furthest() -> timedelta | None:
+        return max((ahead for skew in skews if (ahead := skew()) is not None), key=abs, default=None)
+
+    return furthest
 
 
 def _open() -> None:
@@ -462,15 +638,15 @@ def _server(vault: VaultSettings) -> Server:
     )
 
 
-def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str) -> JwtSession:
+def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str, clock: Clock) -> JwtSession:
     if identity is None:
         instead = ", or BAO_TOKEN or VAULT_TOKEN an operator's token" if name == "vault.sync" else ""
         raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
     signer = load(identity.key_file)
-    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=SystemClock(), ids=RandomIds())
+    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=clock, ids=RandomIds())
 
 
-def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dict[str, TargetProber]:
+def _targets(settings: Settings, broker: VaultClient, clock: Clock) -> dict[str, TargetProber]:
     """The prober of each kind of target that there is."""
     logins = _ProberLogins(broker, settings.vault, clock)
     found: dict[str, TargetProber] = {}
@@ -483,7 +659,7 @@ def _targets(settings: Settings, broker: VaultClient, clock: SystemClock) -> dic
 class _ProberLogins:
     """The prober's own credentials, issued by Vault like everybody's."""
 
-    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: SystemClock) -> None:
+    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: Clock) -> None:
         self._broker, self._vault, self._clock = broker, vault, clock
 
     def __call__(self, connection: str) -> ProberLogin:
@@ -503,8 +679,8 @@ class _ProberLogins:
                 raise TargetUnavailableError(f"Vault has no prober login for {connection}")
 
 
-class _Authority:
-    """What a certificate authority shows to everybody: its issuers, their CRLs, and certificates by serial."""
+class _Shown:
+    """What the mount of an engine shows to everybody: an authority its issuers, their CRLs, certificates by serial."""
 
     def __init__(self, broker: VaultClient, mounts: Mapping[str, str]) -> None:
         self._broker, self._mounts = broker, mounts

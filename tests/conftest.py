@@ -16,6 +16,7 @@ from controlplane.keys.files import load
 from controlplane.settings import bao_program
 from controlplane.testing import mariadb as mariadb_server
 from controlplane.testing import redis as redis_server
+from controlplane.testing.replicated import replicated
 from controlplane.vault.client import Server, VaultClient
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -101,6 +102,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
     whole = Stack(project=tmp_path_factory.mktemp("stack"), say=print, settings=alone)
     try:
         whole.up()
+        if os.environ.get("REPLICAS"):  # `make test-replicas`
+            whole = replicated(whole)
         yield whole
     finally:
         whole.destroy()

@@ -110,6 +110,7 @@ def _tell(asked: Mapping[str, Any]) -> None:
         ("what for", f"{asked['intent']}, task {asked['task']}"),
         ("reason", asked["reason"] or "none given"),
         ("how long", asked["ttl"]),
+        *(("narrowed to", f"{name} {value}") for name, value in sorted(asked["parameters"].items())),
         *((f"scope {scope['name']}", f"{line}") for scope in asked["scopes"] for line in scope["reach"]),
         *(("unusual", line) for line in asked["unusual"] or ["nothing: it was granted like this before"]),
         ("who agrees", f"{asked['quorum']} of {', '.join(asked['from'])}, until {cell(asked['until'])}"),

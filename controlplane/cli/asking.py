@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from typing_extensions import override
@@ -24,6 +24,39 @@ class GrantIdType(click.ParamType[str]):
         return value
 
 
+class ParameterType(click.ParamType[tuple[str, str]]):
+    """`ticket=42`: the value of one parameter."""
+
+    name = "name=value"
+
+    @override
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, given, text = value.partition("=")
+        if not (name and given):
+            self.fail(f"{value!r} is no parameter: write name=value, such as ticket=42", param, ctx)
+        return name, text
+
+
+parameter_option = click.option(
+    *("--parameter", "parameters"),
+    type=ParameterType(),
+    multiple=True,
+    help="What to narrow it to, such as ticket=42; once for each parameter of the entitlement.",
+)
+
+
+def narrowing(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The parameters as a request has them; none is no field at all. Exits where one is given twice."""
+    values = dict(parameters)
+    if len(values) < len(parameters):
+        raise click.UsageError("a parameter is given twice")
+    return {"parameters": values} if values else {}
+
+
 def client() -> Shorthold:
     """The control plane at `SHORTHOLD_ADDR`, asked with the token of the moment. Close it when done."""
     from controlplane.settings import caller
@@ -37,12 +70,17 @@ def told(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return call()
     except AnsweredError as error:
-        click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
-        for why in error.problem.get("reasons", ()):
-            say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
-        if hint := error.problem.get("hint"):
-            say(f"  What to do: {hint}")
-        sys.exit(error.told_exit_status)
+        fail(error)
+
+
+def fail(error: AnsweredError) -> NoReturn:
+    """Tell a refusal with its reasons; its kind is the exit status."""
+    click.secho(f"Error [{error.told_code}]: {error.detail}", fg="red", err=True)
+    for why in error.problem.get("reasons", ()):
+        say(f"  {why.get('decision')}: {why.get('detail')} [{why.get('code')}]")
+    if hint := error.problem.get("hint"):
+        say(f"  What to do: {hint}")
+    sys.exit(error.told_exit_status)
 
 
 def summary(answer: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +99,7 @@ def summary(answer: dict[str, Any]) -> dict[str, Any]:
         "failing",
     )
     flat = {name: told.get(name) for name in names}
+    flat |= {f"parameter {name}": value for name, value in sorted(told.get("parameters", {}).items())}
     if denial := answer.get("denial"):
         flat["denied by"] = f"{denial['issuer']} {denial['subject']}: {denial['reason']}"
     for given in answer.get("approvals", ()):

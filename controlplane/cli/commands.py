@@ -10,9 +10,11 @@ from controlplane import __version__
 
 COMMANDS: Final = {
     "audit": "Read, verify and export the audit log.",
+    "credential": "Print a credential as psql, aws, kubectl, git or docker takes it.",
     "doctor": "Is everything all right, and what to do if not.",
     "demo": "Tell the whole story on embedded servers, checking every step.",
     "dev": "Real servers on loopback: up, down, status, env, token.",
+    "exec": "Run a program with a credential of its own, and end the access with it.",
     "grant": "Request, collect, show, renew and finish grants; approve, deny, review.",
     "incident": "Preview, cut, freeze, thaw: end what is granted, and prove it.",
     "policy": "Policies in Cedar: test, init, schema.",

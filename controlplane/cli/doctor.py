@@ -36,10 +36,9 @@ def doctor(ctx: click.Context, output: str) -> None:
         return
     from controlplane.doctor.checks import Doctor
     from controlplane.doctor.finding import Grade, examine
-    from controlplane.world import SystemClock
 
     with _plane() as (settings, plane):
-        found = list(examine(Doctor(settings=settings, plane=plane, clock=SystemClock()).checks))
+        found = list(examine(Doctor(settings=settings, plane=plane, clock=plane.clock).checks))
     if output == "table":
         for finding in found:
             click.secho(f"{finding.grade.name.lower():<7}", fg=_COLORS[finding.grade], nl=False)

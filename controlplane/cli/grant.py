@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controlplane.cli import approval, keeping, review
-from controlplane.cli.asking import GrantIdType, client, print_grant, summary, told
+from controlplane.cli import approval, finding, keeping, review
+from controlplane.cli.asking import GrantIdType, client, narrowing, parameter_option, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.receipt import verify_receipt
 from controlplane.cli.unwrapping import unwrapped, vault_settings
@@ -52,7 +52,7 @@ def grant() -> None:
 
 for command in (
     *(approval.pending, approval.approve, approval.deny, review.reviews, review.review),
-    *(keeping.renew, keeping.heartbeat, verify_receipt),
+    *(keeping.renew, keeping.heartbeat, verify_receipt, finding.find),
 ):
     grant.add_command(command)
 
@@ -64,6 +64,7 @@ for command in (
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@parameter_option
 @click.option(
     "--idempotency-key", default=None, help="Asking again with the same key makes no second grant; a new one otherwise."
 )
@@ -77,6 +78,7 @@ def request(  # noqa: PLR0917 # click passes each option by name
     intent: str,
     reason: str | None,
     ttl: str | None,
+    parameters: tuple[tuple[str, str], ...],
     idempotency_key: str | None,
     wait: bool,
     unwrap: bool,
@@ -87,6 +89,7 @@ def request(  # noqa: PLR0917 # click passes each option by name
     Exit status 4 while people have to agree: collect it with `shorthold grant collect` once they have.
     """
     asked = {"entitlement": entitlement, "task": task, "intent": intent, "reason": reason, "ttl": ttl, "parent": parent}
+    asked |= narrowing(parameters)
     at = vault_settings() if unwrap else None  # what is wrong with the settings is told before anything is made
     with client() as api:
         answer = told(lambda: api.request(asked, key=idempotency_key))
@@ -125,13 +128,21 @@ def collect(id: str, wait: bool, unwrap: bool, output: str) -> None:
 @click.option("--intent", required=True, help="Which of the entitlement's intents.")
 @click.option("--task", default="explain", show_default=True, help="The id of the task this would be for.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@parameter_option
 @output_option
-def explain(entitlement: str, intent: str, task: str, ttl: str | None, output: str) -> None:
+def explain(  # noqa: PLR0917 # click passes each option by name
+    entitlement: str,
+    intent: str,
+    task: str,
+    ttl: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    output: str,
+) -> None:
     """Show what would be decided on a request for ENTITLEMENT now, and why; nothing is made.
 
     Exit status: 0 it would be granted, 3 denied, 4 people have to agree first.
     """
-    asked = {"entitlement": entitlement, "task": task, "intent": intent, "ttl": ttl}
+    asked = {"entitlement": entitlement, "task": task, "intent": intent, "ttl": ttl, **narrowing(parameters)}
     with client() as api:
         answer = told(lambda: api.explain(asked))
     show(answer if output != "table" else answer["reasons"], output, columns=_WHY)

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from controlplane.model.errors import ControlPlaneError
 
 _MEANWHILE: Final = {
+    "exec": "What was granted was finished; where nobody heard that, it ends by its time.",
     "grant": "What was begun is finished or revoked by the worker.",
     "task": "A task that was finished stays so; what was begun is revoked by the worker.",
     "dev": "What was started goes on: `shorthold dev up` continues, `shorthold dev down` stops it.",

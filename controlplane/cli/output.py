@@ -4,10 +4,12 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.model.canonical import JsonValue
+if TYPE_CHECKING:
+    from controlplane.model.canonical import JsonValue  # pydantic's, which takes longer than a whole command may
 
 _WIDE = 10_000
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)", re.ASCII)
@@ -23,7 +25,7 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def show(data: JsonValue, output: str, *, columns: Sequence[str] = ()) -> None:
+def show(data: "JsonValue", output: str, *, columns: Sequence[str] = ()) -> None:
     """Print `data` on stdout: an object as `key  value` lines, a list of objects as a table of `columns`."""
     match output:
         case "json":
@@ -69,7 +71,7 @@ def _table(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
         click.echo(line.rstrip())
 
 
-def cell(value: JsonValue) -> str:
+def cell(value: "JsonValue") -> str:
     """One value as a person reads it; what does not print is replaced, so that nobody's text moves a terminal."""
     if value is None:
         return ""

@@ -3,32 +3,37 @@
 import difflib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from controlplane.model.canonical import JsonObject, JsonValue
 from controlplane.model.duration import format_duration
 from controlplane.model.plan import Action, Change, ObjectKind, Plan
-from controlplane.sync.radius import Radius
+from controlplane.sync.radius import Point, Radius
 
 _SIGNS = {
     Action.CREATE: ("+", "green"),
     Action.REPAIR: ("~", "yellow"),
     Action.RETIRE: ("-", "red"),
     Action.DRAIN: ("…", "cyan"),
+    Action.BLOCK: ("!", "red"),
 }
 _WORDS = {
     Action.CREATE: "to create",
     Action.REPAIR: "to repair",
     Action.RETIRE: "to retire",
     Action.DRAIN: "waiting for leases to end",
+    Action.BLOCK: "blocked by leases",
 }
 
 _REVISION = re.compile(r"(?<=-)[0-9a-f]{8}(?=-|$)", re.ASCII)
+_WIDE = 10_000  # whatever reads a pipe gets whole lines
 _SHOWN = 12  # lines of one value; a review reads the privileges below and the statements where it needs them
 
 
@@ -47,14 +52,18 @@ def summary(plan: Plan) -> str:
 
 def plan_data(plan: Plan, radii: Sequence[Radius]) -> dict[str, JsonValue]:
     """The plan for machines."""
+    replaced = _replaced(plan)
     return {
+        "version": 1,
         "digest": plan.digest,
+        "summary": {str(action): sum(change.action is action for change in plan.changes) for action in Action},
         "changes": [
             {
                 "action": change.action,
                 "kind": change.kind,
                 "path": change.path,
                 "entitlement": change.entitlement,
+                "replaces": replaced[change.path].path if change.path in replaced else None,
                 "why": change.why,
                 "before": None if change.before is None else dict(change.before),
                 "after": None if change.after is None else dict(change.after),
@@ -70,6 +79,7 @@ def plan_data(plan: Plan, radii: Sequence[Radius]) -> dict[str, JsonValue]:
                 "longest": format_duration(one.longest),
                 "approval": one.approval,
                 "revocability": one.revocability,
+                "controls": {name: str(point) for name, point in one.controls.items()},
             }
             for one in radii
         ],
@@ -135,7 +145,7 @@ def _fields(change: Change) -> Iterator[Text]:
             for name, value in sorted((change.after or {}).items()):
                 if value not in ("", [], {}, None, False, 0):  # what is empty or off is so by default
                     yield from _value(f"    + {name} = ", value, "green")
-        case Action.REPAIR:
+        case Action.REPAIR | Action.BLOCK:
             yield from _difference(change.before or {}, change.after or {})
         case Action.RETIRE | Action.DRAIN:
             return
@@ -192,7 +202,43 @@ def _radius(one: Radius) -> Iterator[Text]:
                                "recallable": "Vault takes it back; the target cannot be asked",
                                "expiring": "it can only run out",
                                "not-recallable": "nothing takes it back"}[one.revocability]])  # fmt: skip
+    yield from _facts("held", [f"{name}: {point}" for name, point in _by_point(one).items()])
     yield Text()
+
+
+def _by_point(one: Radius) -> dict[str, str]:
+    """What is enforced where, and what is not at all."""
+    told = {"by Vault or the target": Point.ENGINE, "by the broker": Point.BROKER, "by nobody": Point.NONE}
+    found = {
+        words: ", ".join(name for name, point in one.controls.items() if point is where)
+        for words, where in told.items()
+    }
+    return {words: names for words, names in found.items() if names}
+
+
+def print_radii(radii: Sequence[Radius]) -> None:
+    """The blast radius of every entitlement as a table: one line for each thing that can be reached."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("entitlement", "risk", "what", "who", "longest", "approval", "end", "by nobody"):
+        table.add_column(name, overflow="fold")
+    for one in radii:
+        unheld = [name for name, point in one.controls.items() if point is Point.NONE]
+        cells = (
+            one.entitlement,
+            one.risk,
+            "\n".join(one.reach),
+            "\n".join(one.workloads),
+            format_duration(one.longest),
+            one.approval,
+            one.revocability,
+            ", ".join(unheld),
+        )
+        table.add_row(*(Text("\n".join(_seen(line) for line in cell.split("\n"))) for cell in cells))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
 
 
 def _facts(label: str, sentences: Iterable[str]) -> Iterator[Text]:

@@ -1,5 +1,6 @@
 """Several processes on one listening socket: each a whole control plane, started anew when it dies."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -45,6 +46,7 @@ class Replicas:
 
         return subprocess.Popen(  # noqa: S603 # our own command, and a number
             [*self._command, "--socket", str(self._listener.fileno())],
+            stdin=subprocess.PIPE,  # never written to: it is closed when we are gone, see `end_with_parent`
             env=environment_with(PROMETHEUS_MULTIPROC_DIR=figures),
             pass_fds=(self._listener.fileno(),),
             start_new_session=True,  # Ctrl-C at a terminal reaches them through us, once
@@ -66,6 +68,19 @@ class Replicas:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._stopping.set()
+
+
+def end_with_parent() -> None:
+    """In a process that `Replicas` started: finish as on SIGTERM once that one is gone, however it went.
+
+    Otherwise what is left of it keeps the port, and nobody starts anew what dies.
+    """
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="shorthold-parent", daemon=True).start()
 
 
 def command(*, worker: bool) -> Sequence[str]:

@@ -67,6 +67,10 @@ def serve(host: str | None, port: int | None, worker: bool, workers: int, inheri
         wire(settings).close()  # keys and tables are made once, and what is wrong is said once
         with listener:
             sys.exit(Replicas(command(worker=worker), listener, workers).run())
+    if inherited is not None:
+        from controlplane.cli.replicas import end_with_parent
+
+        end_with_parent()
     plane = wire(settings)
     plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
     limits = rates(settings.api.rate, settings.api.ending_rate)

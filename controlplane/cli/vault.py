@@ -99,12 +99,16 @@ def _trust(settings: "Settings") -> "Trust":
     from controlplane.vault.bootstrap import Trust
 
     directory, broker, sync = settings.keys.directory, settings.vault.broker, settings.vault.sync
+    drift = settings.vault.drift
     files = {
         "task": directory / "task.pem",
         "broker": broker.key_file if broker else directory / "broker.pem",
         "sync": sync.key_file if sync else directory / "sync.pem",
         "responder": directory / "responder.pem",
+        "drift": drift.key_file if drift else directory / "drift.pem",
     }
+    if settings.vault.param is not None:
+        files["param"] = settings.vault.param.key_file
     return Trust(**{f"{name}_key_pem": load_or_create(file).public_pem for name, file in files.items()})
 
 

@@ -76,7 +76,9 @@ class Compose:
             "task": load_or_create(self.keys / "task.pem").public_pem,
             "broker": load_or_create(self.keys / "broker.pem").public_pem,
             "sync": load_or_create(self.operator / "sync.pem").public_pem,
+            "param": load_or_create(self.keys / "param.pem").public_pem,
             "responder": load_or_create(self.operator / "responder.pem").public_pem,
+            "drift": load_or_create(self.operator / "drift.pem").public_pem,
         }
         audit.load_or_create(self.keys / audit.FILE)
         load_or_create(self.keys / receipts.FILE)

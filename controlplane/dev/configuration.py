@@ -44,7 +44,10 @@ def write_configuration(
             "mounts": dict(layout.mounts),
             "broker": _identity(layout, keys, "broker"),
             "sync": _identity(layout, keys, "sync"),
+            "param": _identity(layout, keys, "param"),
+            "drift": _identity(layout, keys, "drift"),
         },
+        "drift": {"known": ["sys/policies/acl/shorthold-bootstrap"]},  # the embedded server's operator
         "issuers": [{"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE]}],
         "targets": {
             CONNECTION: {

@@ -1,7 +1,9 @@
-"""Where the files that travel with the package stand: `roles/` and `vault-config/`, in a clone or in a wheel."""
+"""Where the files that travel with the package stand, in a clone or in a wheel: `roles/`, `examples/` and others."""
 
 import hashlib
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import controlplane
 
@@ -20,3 +22,13 @@ def shipped(name: str) -> Path:
     package = Path(controlplane.__file__).parent
     inside = package / "shipped" / name
     return inside if inside.exists() else package.parent / name
+
+
+def example(name: str) -> Any:  # noqa: ANN401 # a program, whatever it has
+    """The program `name` of `examples/`, as a module. Raises: LookupError: there is none."""
+    found = importlib.util.spec_from_file_location(f"examples.{name}", shipped("examples") / f"{name}.py")
+    if found is None or found.loader is None:
+        raise LookupError(f"examples/ has no {name}")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module

@@ -27,6 +27,7 @@ from controlplane.model.secret import Secret
 from controlplane.settings import DEV_ADDRESSES, VaultSettings, bao_program, dev_addresses
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import VaultClient
+from controlplane.vault.policies import IDENTITIES
 
 LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 
@@ -49,12 +50,14 @@ class Part:
 class Stack:
     """The stack of the project in `project`; `say` gets a sentence for every step.
 
-    `settings` are for its control plane, on top of its configuration, as environment names: `SHORTHOLD_WORKER__TICK`.
+    `settings` are for its control plane, on top of its configuration, as environment names: `SHORTHOLD_WORKER__TICK`;
+    `options` are further ones of its `serve`.
     """
 
     project: Path
     say: Callable[[str], None]
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    options: Sequence[str] = ()
 
     @property
     def home(self) -> Home:
@@ -119,7 +122,7 @@ class Stack:
             if not until(lambda: loopback.is_free(port), _LET_GO):  # one that was killed may hold it a moment longer
                 raise LocalServerError(f"port {port} of the control plane was just taken: run `shorthold dev up` again")
             self.serve.start(
-                [sys.executable, "-m", "controlplane", "serve"],
+                [sys.executable, "-m", "controlplane", "serve", *self.options],
                 cwd=self.home.directory,
                 environment={"SHORTHOLD_CONFIG": str(configuration_file(self.home)), **self.settings},
             )
@@ -290,7 +293,7 @@ class Stack:
         self.say(f"{'Started' if started else 'Runs already:'} {what} (process {process.pid}).")
 
 
-_KEYS: Final = ("task", "broker", "sync", "responder")
+_KEYS: Final = ("task", *IDENTITIES)
 _LIMIT: Final = timedelta(seconds=10)
 """What openbao.hcl says."""
 

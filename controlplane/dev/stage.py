@@ -67,6 +67,11 @@ class Stage:
         return f"sqlite:///{self.store}"
 
     @property
+    def target(self) -> str:
+        """Where the demo's database is, as psycopg has it: without a user or a password."""
+        return f"host={loopback.HOST} port={self.stack.postgres.port} dbname={DATABASE}"
+
+    @property
     def audit_key(self) -> Secret:
         """The key of the audit chain."""
         return audit_key.load(self.stack.home.part("keys") / audit_key.FILE)

@@ -18,9 +18,11 @@ from rich.text import Text
 
 from controlplane.audit.chain import Broken, Intact
 from controlplane.audit.verify import verify_trail
+from controlplane.dev.shipped import example
 from controlplane.dev.stage import Stage
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
+from controlplane.sdk.surroundings import Surroundings, VaultAt
 from controlplane.stores.trail import open_trail
 
 AGENT = "repo:acme/support-agent:ref:refs/heads/main"
@@ -63,6 +65,7 @@ def tell(stage: Stage) -> None:
     _stranger(stage, teller)
     _one_task(stage, teller)
     _killed(stage, teller)
+    _misled(stage, teller)
     _audit(stage, teller)
     teller.console.print(
         f"\n[bold green]Every claim held:[/] {teller.checked} checks in {time.monotonic() - began:.0f} seconds.\n"
@@ -136,8 +139,30 @@ def _killed(stage: Stage, teller: _Teller) -> None:
         teller.claim("its open session was ended", _ended(session))
 
 
+def _misled(stage: Stage, teller: _Teller) -> None:
+    """The agent of `examples/`, which reads a mail that tells it to do more than it may."""
+    teller.chapter("7  A whole agent works on three tickets, and one of them misleads it")
+    at = Surroundings(addr=stage.api, vault=VaultAt(addr=stage.vault_addr), identity=lambda: stage.token(AGENT))
+    told = example("support_agent").work(stage.target, at=at)
+    for task, name, result in told.steps:
+        teller.note(f"{task}: {name}: {result}")
+    results = {(task, name): result for task, name, result in told.steps}
+    teller.claim("each step had a grant of its own", len({access.id for access in told.used}) == 4)  # noqa: PLR2004
+    teller.claim(
+        "told by a mail to pay a refund, it is denied", results["ticket-3", "refund"] == "denied: not-eligible"
+    )
+    forbidden = results["ticket-3", "correct_status"] == "denied: policy-forbids"
+    teller.claim("told to void an invoice, it is denied: a policy reserves that intent", forbidden)
+    refused = results["ticket-3", "all_addresses"].startswith("refused by the database")
+    teller.claim("told to read every address, it is refused by PostgreSQL itself", refused)
+    teller.claim(
+        "nothing of it is alive: every receipt is verified",
+        all(access.ended is not None and access.ended["receipt"]["verified"] for access in told.used),
+    )
+
+
 def _audit(stage: Stage, teller: _Teller) -> None:
-    teller.chapter("7  The audit log")
+    teller.chapter("8  The audit log")
     match _verified(stage.store_url, stage):
         case Intact(records=records):
             teller.claim(f"the chain of {records} events is intact", holds=True)

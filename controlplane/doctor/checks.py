@@ -7,18 +7,21 @@ from typing import Final
 
 from controlplane.audit.chain import is_sealed
 from controlplane.doctor.finding import Check, Finding, Grade, advice, broken, sound
+from controlplane.engines import places
 from controlplane.issuers.trust.known import known
 from controlplane.keys import audit as audit_key
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.grant import State
-from controlplane.model.plan import Layout
+from controlplane.model.plan import OF_GRANT, Layout
 from controlplane.ports import Clock, Cursors, Spool
 from controlplane.settings import Settings
 from controlplane.sync.plan import PlanSync
 from controlplane.sync.review import review
+from controlplane.vault.capabilities import look
 from controlplane.vault.census import epoch_path
 from controlplane.vault.client import VaultClient, part
+from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.wiring import ControlPlane, identity_client, sync_roles
 
 _SKEW: Final = timedelta(seconds=5)
@@ -43,6 +46,7 @@ class Doctor:
             ("clock", self._clock_skew),
             ("broker", self._broker),
             ("sync", self._sync),
+            ("param", self._param),
             ("store", self._store),
             ("restore", self._restore),
             ("entitlements", self._entitlements),
@@ -87,8 +91,23 @@ class Doctor:
             )
         else:
             yield sound("vault", f"unsealed and active, version {status.get('version', 'unknown')}")
+        facts = look(self.plane.vault, self.settings.vault.layout)
+        yield sound("server", str(facts))
+        if not facts.unseals_itself:
+            yield advice(
+                "server",
+                "its seal is Shamir's: after a restart nothing is granted or revoked until somebody unseals it",
+                "Use a seal that opens by itself (static, transit, a cloud's KMS), or keep the people at hand.",
+            )
 
     def _clock_skew(self) -> Iterable[Finding]:
+        own = self.plane.clock.ahead()
+        if abs(own) > _SKEW:
+            yield advice(
+                "clock",
+                f"this machine's is {own.total_seconds():+.0f} s from the store's, which counts",
+                "Synchronise it: more than 30 s off, this machine grants nothing.",
+            )
         away = self.plane.skew()
         if away is None:
             yield advice("clock", "Vault tells no Date", "Compare the clocks.")
@@ -112,6 +131,25 @@ class Doctor:
             return
         with identity_client(self.settings.vault, self.settings.vault.sync) as client:
             yield from _power("sync", client, sync_power(self.settings.vault.layout))
+
+    def _param(self) -> Iterable[Finding]:
+        if self.plane.param is None:
+            needed = [one.entitlement.name for one in self.plane.entitlements.all() if one.entitlement.parameters]
+            if needed:
+                do = "Set vault.param, and run `shorthold vault bootstrap`."
+                yield broken("param", f"{', '.join(needed)}: has parameters, and nobody makes its roles", do)
+            else:
+                yield sound("param", "not configured here, and no entitlement has parameters")
+            return
+        yield from _power("param", self.plane.param.client, param_power(self.settings.vault.layout))
+        roles = VaultGrantRoles(self.settings.vault.layout, self.plane.param.client).present()
+        found = {id: self.plane.store.grant(id) for id in roles}
+        left = [id for id, grant in found.items() if grant is None or not grant.open]
+        if left:
+            do = "A running control plane removes them with its next comparison, once no lease hangs from them."
+            yield advice("param", f"roles of {len(left)} grants that are over: {', '.join(sorted(left)[:3])}", do)
+        else:
+            yield sound("param", f"roles of {len(roles)} grants, all of them open")
 
     def _store(self) -> Iterable[Finding]:
         head = self.plane.store.head()
@@ -241,12 +279,12 @@ def broker_power(layout: Layout) -> Mapping[str, Sequence[str]]:
     """What the broker must have, exactly, at paths that tell; `deny` is nothing at all."""
     mounts = sorted(layout.mounts.values())
     own = f"{layout.prefix}-x"
+    leased = any(where.leases is not None for where in places(layout))
     return {
         "auth/token/accessors": ["list", "sudo"],
         "auth/token/lookup-accessor": ["update"],
         "auth/token/revoke-accessor": ["update"],
-        "sys/leases/lookup": ["update"],
-        "sys/leases/revoke": ["update"],
+        **dict.fromkeys(("sys/leases/lookup", "sys/leases/revoke"), ["update"] if leased else ["deny"]),
         epoch_path(layout): ["read", "update"],
         f"sys/policies/acl/{own}": ["deny"],
         f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],
@@ -281,6 +319,24 @@ def sync_power(layout: Layout) -> Mapping[str, Sequence[str]]:
         "sys/seal": ["deny"],
         epoch_path(layout): ["deny"],
         **{f"{mount}/creds/{own}": ["deny"] for mount in layout.mounts.values()},
+    }
+
+
+def param_power(layout: Layout) -> Mapping[str, Sequence[str]]:
+    """What the identity that makes roles for single grants must have, and must not."""
+    folders = [where.roles for where in places(layout) if where.own and where.roles is not None]
+    mounts = [layout.mounts[engine] for engine in sorted(layout.mounts)]
+    own = f"{layout.prefix}-{OF_GRANT}x"
+    return {
+        **{f"{folder}/{own}": ["create", "delete", "read", "update"] for folder in folders},
+        **{f"{folder}/{layout.prefix}-x": ["deny"] for folder in folders},
+        **{f"{mount}/{verb}/{own}": ["deny"] for mount in mounts for verb in ("creds", "issue")},
+        **{f"{mount}/config/x": ["deny"] for mount in mounts},
+        f"sys/policies/acl/{own}": ["deny"],
+        f"auth/{layout.auth_mount}/role/{own}": ["deny"],
+        "auth/token/create": ["deny"],
+        "auth/token/revoke-accessor": ["deny"],
+        "sys/leases/revoke": ["deny"],
     }
 
 

@@ -1,18 +1,21 @@
 """AWS sessions: temporary keys of one IAM role, cut down to named actions. Vault has this engine; OpenBao does not."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: reports
@@ -27,7 +30,9 @@ _SHAPE = re.compile(
     r" on (?P<resource>arn:aws(?:-[a-z]+)*:[a-z0-9-]+:[a-z0-9-]*:(?:[0-9]{12})?:[A-Za-z0-9_.:/=+@-]{1,300}(?:/\*)?)",
     re.ASCII,
 )
-_ROLE = r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$"
+_ROLE = explained(
+    r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$", "as in arn:aws:iam::123456789012:role/name"
+)
 _POWERS = ("iam", "sts", "organizations", "sso", "identitystore")
 _SHORTEST = timedelta(minutes=15)
 """A session lives no shorter. Source: AWS docs, STS AssumeRole, DurationSeconds."""
@@ -56,7 +61,9 @@ def parse(text: str) -> Allowance:
             "write it as `s3:GetObject on arn:aws:s3:::bucket/path/*`: one action, and * only for all below a path"
         )
     if shape["action"].partition(":")[0] in _POWERS:
-        raise ValueError(f"{shape['action']} is a power over rights: with it the session could make itself others")
+        raise excess(
+            "rights", f"{shape['action']} is a power over rights: with it the session could make itself others"
+        )
     return Allowance(action=shape["action"], resource=shape["resource"])
 
 
@@ -76,8 +83,10 @@ AllowanceText = Annotated[
 class AwsScope(Scope):
     """A session of one IAM role; of what that role may, only what is named here is left."""
 
-    role: Annotated[str, Field(pattern=_ROLE)]
-    allow: tuple[AllowanceText, ...] = Field(min_length=1, max_length=24)
+    role: Annotated[str, Field(pattern=_ROLE, description="The IAM role whose session it is.")]
+    allow: tuple[AllowanceText, ...] = Field(
+        min_length=1, max_length=24, description="What is left of its power: `service:Action on arn:…`."
+    )
 
     @field_validator("allow")
     @classmethod
@@ -88,6 +97,19 @@ class AwsScope(Scope):
     def parsed(self) -> tuple[Allowance, ...]:
         """The allowances as values, in one order whatever the order of the lines was."""
         return tuple(sorted(parse(text) for text in self.allow))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """AWS ends the session."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Whole buckets."""
+        for each in self.parsed:
+            if each.resource.endswith("/*") and each.resource.count("/") == 1:
+                yield f"{each} is all that there is in it: name a path below"
 
 
 @dataclass(frozen=True, slots=True)

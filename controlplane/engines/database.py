@@ -31,7 +31,7 @@ class DatabaseEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`, leases at `creds`."""
-        return Places(roles=f"{mount}/roles", leases=f"{mount}/creds", holds=f"{mount}/creds")
+        return Places(roles=f"{mount}/roles", leases=f"{mount}/creds", holds=f"{mount}/creds", own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One dynamic role."""

@@ -2,18 +2,21 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: rollout
@@ -26,6 +29,10 @@ rules:
 """
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NAMESPACE = explained(
+    rf"^{_LABEL}$",
+    "small letters, digits and - only, no - at an end, at most 63",
+)
 _SHAPE = re.compile(
     rf"(?P<verb>[a-z]+) on (?P<resource>[a-z]+(?:/[a-z]+)?)(?:\.(?P<group>{_LABEL}(?:\.{_LABEL})*))?"
     rf"(?: named (?P<name>{_LABEL}(?:\.{_LABEL})*))?",
@@ -33,6 +40,7 @@ _SHAPE = re.compile(
 )
 _VERBS = ("create", "delete", "get", "list", "patch", "update", "watch")
 _UNNAMED = ("create", "list", "watch")  # Kubernetes cannot hold these against a name, and would ignore it
+_RUNNING = ("cronjobs", "daemonsets", "deployments", "jobs", "pods", "replicasets", "statefulsets")
 _SHORTEST = timedelta(minutes=10)
 """A token of Kubernetes lives no shorter. Source: Kubernetes docs, TokenRequestSpec.expirationSeconds."""
 
@@ -59,15 +67,16 @@ def parse(text: str) -> Rule:
     """
     shape = _SHAPE.fullmatch(re.sub(r" +", " ", text.strip(" ")))
     if shape is None:
-        hint = "a rule has no wildcards: name each resource" if "*" in text else None
-        raise ValueError(hint or "write it as `get on pods` or `patch on deployments.apps named checkout`")
+        if "*" in text:
+            raise excess("wildcard", "a rule has no wildcards: name each resource")
+        raise ValueError("write it as `get on pods` or `patch on deployments.apps named checkout`")
     verb, resource, group, name = shape["verb"], shape["resource"], shape["group"] or "", shape["name"] or ""
     if verb not in _VERBS:
         raise ValueError(
             f"a rule has one of the verbs {', '.join(_VERBS)}: {verb} is none, or a power over others' rights"
         )
     if group == "rbac.authorization.k8s.io" or resource == "serviceaccounts/token":
-        raise ValueError("rules about rights and tokens would let the credential make itself others")
+        raise excess("rights", "rules about rights and tokens would let the credential make itself others")
     if name and verb in _UNNAMED:
         raise ValueError(f"Kubernetes cannot hold {verb} against a name: leave `named` out, if that is meant")
     return Rule(verb=verb, resource=resource, group=group, name=name)
@@ -79,7 +88,10 @@ RuleText = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$",
+            "pattern": explained(
+                r"^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$",
+                "as in `get on pods` or `get on configmaps named web`",
+            ),
             "examples": ["get on pods", "patch on deployments.apps named checkout"],
         }
     ),
@@ -89,14 +101,14 @@ RuleText = Annotated[
 class KubernetesScope(Scope):
     """Rules in one namespace of the cluster behind Vault's mount; never in the whole cluster."""
 
-    namespace: Annotated[str, Field(pattern=rf"^{_LABEL}$")]
-    rules: tuple[RuleText, ...] = Field(min_length=1, max_length=64)
+    namespace: Annotated[str, Field(pattern=_NAMESPACE, description="The only one that it reaches.")]
+    rules: tuple[RuleText, ...] = Field(min_length=1, max_length=64, description="What the account may do, one a line.")
 
     @field_validator("namespace")
     @classmethod
     def _not_the_system_s(cls, namespace: str) -> str:
         if namespace.startswith("kube-"):
-            raise ValueError("namespaces with kube- are the cluster's own: whoever rules them rules the cluster")
+            raise excess("system", "namespaces with kube- are the cluster's own: whoever rules them rules the cluster")
         return namespace
 
     @field_validator("rules")
@@ -108,6 +120,23 @@ class KubernetesScope(Scope):
     def parsed(self) -> tuple[Rule, ...]:
         """The rules as values, in one order whatever the order of the lines was."""
         return tuple(sorted(parse(text) for text in self.rules))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """The token carries its end."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Rules by which the account gets what others have."""
+        for each in self.parsed:
+            if each.resource == "secrets" and not each.name and each.verb in {"get", "list", "watch"}:
+                yield f"{each} reads every secret of the namespace: name the one that the task needs"
+            if each.resource in {"pods/exec", "pods/attach", "pods/ephemeralcontainers"}:
+                yield f"{each} acts with whatever account a pod has: let the task do without"
+            if each.verb in {"create", "patch", "update"} and each.resource in _RUNNING:
+                yield f"{each} can run anything as any account of the namespace: keep such accounts out of it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, field_validator
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: gateway
@@ -21,6 +22,11 @@ engine: kv
 path: payments/gateway
 fields: [api_key]
 """
+
+_FIELD = explained(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$", "letters, digits and _ . - only, a letter, digit or _ first, at most 63"
+)
+
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -39,8 +45,12 @@ def _path(path: str) -> str:
 class KvScope(Scope):
     """Some fields of one secret."""
 
-    path: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_path)]
-    fields: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")], ...] = Field(
+    narrows: ClassVar[Mapping[str, Placing]] = {"path": Placing.SEGMENT}
+
+    path: Annotated[
+        str, Field(min_length=1, max_length=200, description="The secret, below the mount."), AfterValidator(_path)
+    ]
+    fields: tuple[Annotated[str, Field(pattern=_FIELD)], ...] = Field(
         min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
     )
 

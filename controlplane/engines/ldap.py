@@ -47,8 +47,8 @@ Distinguished = Annotated[str, Field(max_length=500), AfterValidator(distinguish
 class LdapScope(Scope):
     """An entry below `base`, and its membership in groups, which is all that it may."""
 
-    base: Distinguished
-    groups: tuple[Distinguished, ...] = Field(min_length=1, max_length=16)
+    base: Distinguished = Field(description="Below which entry the account is made.")
+    groups: tuple[Distinguished, ...] = Field(min_length=1, max_length=16, description="What it is a member of.")
 
     @field_validator("groups")
     @classmethod

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: client
@@ -19,6 +21,11 @@ engine: pki
 common_name: checkout.agents.acme.example
 usages: [client]
 """
+
+_ISSUER = explained(
+    r"^[a-zA-Z0-9_.-]{1,64}$",
+    "letters, digits and _ . - only, at most 64",
+)
 
 _CA_TTL = 10 * 365 * 24 * 3600  # seconds
 
@@ -33,16 +40,24 @@ _KEYS: Mapping[KeyType, tuple[str, int]] = {"ec-p256": ("ec", 256), "ec-p384": (
 class PkiScope(Scope):
     """A certificate for exactly these names, signed by one issuer of Vault's PKI mount."""
 
-    common_name: Hostname
+    narrows: ClassVar[Mapping[str, Placing]] = {"common_name": Placing.PART}
+
+    common_name: Hostname = Field(description="The name in the certificate.")
     alt_names: tuple[Hostname, ...] = Field(default=(), max_length=16, description="Further DNS names in it.")
     usages: tuple[Usage, ...] = Field(default=("client",), min_length=1, description="TLS as client, server or both.")
-    key: KeyType = "ec-p256"
-    issuer: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$", description="An issuer's name or id.")] = "default"
+    key: KeyType = Field(default="ec-p256", description="What kind of key is made for it.")
+    issuer: Annotated[str, Field(pattern=_ISSUER, description="An issuer's name or id.")] = "default"
 
     @field_validator("alt_names", "usages")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(names, "something is named twice")
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """`notAfter` stands in the certificate."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +74,7 @@ class PkiEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`, leases at `issue`."""
-        return Places(roles=f"{mount}/roles", leases=f"{mount}/issue", holds=f"{mount}/issue")
+        return Places(roles=f"{mount}/roles", leases=f"{mount}/issue", holds=f"{mount}/issue", own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One PKI role. All fields are written, so that none is left to a default of some server version."""

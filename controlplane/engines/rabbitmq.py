@@ -11,9 +11,11 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: invoices
@@ -23,6 +25,9 @@ permissions:
   - read on queue invoices
   - write on exchange receipts
 """
+
+_VHOST = explained(r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$", "/ alone, or letters, digits and _ . - only, at most 63")
+
 
 _USERNAME = re.compile(r"[A-Za-z0-9_.-]{1,200}", re.ASCII)
 _VERBS = ("configure", "read", "write")
@@ -49,14 +54,13 @@ def parse(text: str) -> Permission:
     """
     shape = _SHAPE.fullmatch(re.sub(r" +", " ", text.strip(" ")))
     if shape is None:
-        wild = "names no pattern: name each queue and exchange" if re.search(r"[*^$|()\[\]\\#]", text) else None
-        raise ValueError(
-            f"a permission {wild}" if wild else "write it as `read on queue name` or `write on exchange name`"
-        )
+        if re.search(r"[*^$|()\[\]\\#]", text):
+            raise excess("wildcard", "a permission names no pattern: name each queue and exchange")
+        raise ValueError("write it as `read on queue name` or `write on exchange name`")
     if shape["verb"] not in _VERBS:
         raise ValueError(f"there is no {shape['verb']} in RabbitMQ, but {', '.join(_VERBS)}")
     if shape["name"].startswith("amq."):
-        raise ValueError("names with amq. are RabbitMQ's own: through amq.default one can write to every queue")
+        raise excess("system", "names with amq. are RabbitMQ's own: through amq.default one can write to every queue")
     return Permission(verb=shape["verb"], kind=shape["kind"], name=shape["name"])
 
 
@@ -66,7 +70,10 @@ PermissionText = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$",
+            "pattern": explained(
+                r"^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$",
+                "as in `read on queue orders`",
+            ),
             "examples": ["read on queue invoices", "write on exchange receipts"],
         }
     ),
@@ -76,8 +83,10 @@ PermissionText = Annotated[
 class RabbitmqScope(Scope):
     """Named queues and exchanges in one virtual host."""
 
-    vhost: Annotated[str, Field(pattern=r"^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$")] = "/"
-    permissions: tuple[PermissionText, ...] = Field(min_length=1, max_length=64)
+    vhost: Annotated[str, Field(pattern=_VHOST, description="The virtual host.")] = "/"
+    permissions: tuple[PermissionText, ...] = Field(
+        min_length=1, max_length=64, description="What the login may do with which queue or exchange, one a line."
+    )
 
     @field_validator("permissions")
     @classmethod

@@ -4,20 +4,23 @@ OpenBao makes the pair (`ssh/issue`), so that a request needs to carry nothing; 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
 from pydantic import AfterValidator, Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Revocability, Scope, distinct
+from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
+from controlplane.model.excess import excess
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.network import Network
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: shell
@@ -27,6 +30,7 @@ source_addresses: [10.0.0.0/8]
 command: /usr/local/bin/restart-checkout
 """
 
+
 _NOT_BEFORE = 30  # seconds that a server's clock may lag behind
 _KEY = "ed25519"
 # Vault takes an empty list of allowed critical options for "any": one that does not exist means none.
@@ -35,7 +39,7 @@ _NONE = "none"
 
 def _account(name: str) -> str:
     if name == "root":
-        raise ValueError("root is every account: name the one that the task needs")
+        raise excess("superuser", "root is every account: name the one that the task needs")
     return name
 
 
@@ -47,14 +51,33 @@ def _network(network: Network) -> Network:
     return network
 
 
-Principal = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$"), AfterValidator(_account)]
+Principal = Annotated[
+    str,
+    Field(
+        pattern=explained(
+            r"^[a-z_][a-z0-9_.-]{0,31}$", "small letters, digits and _ . - only, a letter or _ first, at most 32"
+        )
+    ),
+    AfterValidator(_account),
+]
 # No character that a shell would take for more than itself: sshd hands the command to the account's shell.
-Command = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$", max_length=200)]
+Command = Annotated[
+    str,
+    Field(
+        pattern=explained(
+            r"^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$",
+            "the path of a program and plain words, one blank between",
+        ),
+        max_length=200,
+    ),
+]
 Extension = Literal["permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding"]
 
 
 class SshScope(Scope):
     """Logins as these accounts, at every server that trusts the certificate authority of Vault's SSH mount."""
+
+    narrows: ClassVar[Mapping[str, Placing]] = {"principals": Placing.ALONE}
 
     principals: tuple[Principal, ...] = Field(min_length=1, max_length=16, description="Accounts at the servers.")
     source_addresses: tuple[Annotated[Network, AfterValidator(_network)], ...] = Field(
@@ -77,6 +100,19 @@ class SshScope(Scope):
             **({} if self.command is None else {"force-command": self.command}),
         }
 
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """The end stands in the certificate."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Powers that reach beyond the server."""
+        for extension in self.extensions:
+            if extension in {"permit-agent-forwarding", "permit-port-forwarding"}:
+                yield f"{extension} leads from the server to others: leave it out"
+
 
 @dataclass(frozen=True, slots=True)
 class SshEngine:
@@ -91,7 +127,7 @@ class SshEngine:
 
     def places(self, mount: str) -> Places:
         """Roles at `roles`. Vault keeps no lease of a certificate."""
-        return Places(roles=f"{mount}/roles", leases=None, holds=None)
+        return Places(roles=f"{mount}/roles", leases=None, holds=None, own=True)
 
     def roles(self, scope: Scope, naming: Naming, *, default: timedelta, maximum: timedelta) -> Sequence[VaultObject]:
         """One role. All fields are written, so that none is left to a default of some server version."""

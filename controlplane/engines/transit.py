@@ -9,12 +9,14 @@ from datetime import timedelta
 from typing import Annotated, Literal, cast
 
 from pydantic import Field, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject, canonical
 from controlplane.model.entitlement import Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, ObjectKind, Places, VaultObject
 from controlplane.model.secret import Secret
+from controlplane.model.wording import explained
 
 EXAMPLE = """\
 name: cards
@@ -22,6 +24,9 @@ engine: transit
 key: card-numbers
 operations: [decrypt]
 """
+
+_KEY = explained(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$", "letters, digits, _ and - only, no - first, at most 63")
+
 
 Operation = Literal["encrypt", "decrypt", "rewrap", "sign", "verify", "hmac"]
 
@@ -40,13 +45,19 @@ _CREATE = "auth/token/create"
 class TransitScope(Scope):
     """Operations with one key of Vault's transit mount. The key is its owner's: it is never made here."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$")]
-    operations: tuple[Operation, ...] = Field(min_length=1)
+    key: Annotated[str, Field(pattern=_KEY, description="A key of the mount.")]
+    operations: tuple[Operation, ...] = Field(min_length=1, description="What may be done with it.")
 
     @field_validator("operations")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return distinct(names, "an operation is named twice")
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """The target is Vault, and the token its own."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,12 @@ class DecideAnew:
         grant = known.grant
         entitlement = None if known.compiled is None else known.compiled.entitlement
         asked = GrantRequest(
-            entitlement=grant.entitlement, task=grant.task, intent=grant.intent, reason=grant.reason, ttl=grant.ttl
+            entitlement=grant.entitlement,
+            task=grant.task,
+            intent=grant.intent,
+            reason=grant.reason,
+            ttl=grant.ttl,
+            parameters=grant.parameters,
         )
         situation = self.situate(
             tx, entitlement, who, asked=asked, revision=grant.revision, address=address, collecting=grant

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from controlplane.grants import narrow
 from controlplane.model.approval import Asked, AskedScope, GivenApproval, Narrowing
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Approval, Entitlement, Scope
@@ -16,6 +17,7 @@ REMEMBERED = 100
 
 def asked(grant: Grant, compiled: Compiled, approval: Approval, engines: Mapping[str, Engine]) -> Asked:
     """What `grant` asks for, by its entitlement as it stands now; as long as it waits, equal grants give equal."""
+    compiled = narrow.narrowed(compiled, grant, engines)
     entitlement = compiled.entitlement
     return Asked(
         grant=grant.id,
@@ -35,6 +37,7 @@ def asked(grant: Grant, compiled: Compiled, approval: Approval, engines: Mapping
         ttl=grant.ttl,
         scopes=tuple(_scope(scope, engines[scope.engine]) for scope in granted_scopes(entitlement, grant.scopes)),
         unusual=grant.unusual,
+        parameters=grant.parameters,
         quorum=approval.quorum,
         from_=approval.from_,
         not_from=approval.not_from,

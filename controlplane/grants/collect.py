@@ -10,6 +10,7 @@ from controlplane.grants.asked import granted_scopes, narrowed
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.line import within
+from controlplane.grants.narrow import narrowed as narrowed_to_values
 from controlplane.grants.request import in_step, refusal, told
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
@@ -70,7 +71,7 @@ class CollectGrant:
                     raise
         else:
             raise AssertionError("unreachable: the last try breaks or raises")
-        return self.issue(issuing, compiled, reasons, who)
+        return self.issue(issuing, narrowed_to_values(compiled, issuing, self.engines), reasons, who)
 
     def _collect(
         self, who: VerifiedClaims, id: GrantId, address: Address | None
@@ -114,7 +115,12 @@ class CollectGrant:
         left = narrowed(grant, entitlement, approvals)
         ttl = left.ttl or grant.ttl
         asked = GrantRequest(
-            entitlement=grant.entitlement, task=grant.task, intent=grant.intent, reason=grant.reason, ttl=ttl
+            entitlement=grant.entitlement,
+            task=grant.task,
+            intent=grant.intent,
+            reason=grant.reason,
+            ttl=ttl,
+            parameters=grant.parameters,
         )
         rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
@@ -130,13 +136,14 @@ class CollectGrant:
                 return decision, None
             now = self.clock.now()
             ttl = within(ttl, situation.line, at=now)
+            own = narrowed_to_values(compiled, grant, self.engines)
             issuing = grant.after(
                 Step.ISSUE,
                 ttl=ttl,
                 scopes=left.scopes,
                 paths=tuple(
-                    self.engines[scope.engine].ask(scope, compiled.naming, ttl=ttl).path
-                    for scope in granted_scopes(entitlement, left.scopes)
+                    self.engines[scope.engine].ask(scope, own.naming, ttl=ttl).path
+                    for scope in granted_scopes(own.entitlement, left.scopes)
                 ),
                 expires_at=now + ttl,
                 due_at=now + self.issuing_within,

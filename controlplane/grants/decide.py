@@ -8,7 +8,7 @@ entitlements permit it?). Then comes approval. Default is deny.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from controlplane.grants import glass, line
+from controlplane.grants import glass, line, narrow
 from controlplane.grants.context import Broken, Held, context
 from controlplane.grants.frozen import frozen
 from controlplane.grants.known import above
@@ -43,7 +43,8 @@ def decide(
     conditions = (*context(entitlement, situation), *line.conditions(situation.line, asked))
     broken = tuple(found for found in conditions if isinstance(found, Broken))
     more = line.beyond(situation.line, entitlement, asked, at=situation.at, least=MIN_TTL)
-    outside = (*_scope(entitlement, asked), *glass.unreasoned(entitlement, asked), *more)
+    values = narrow.outside(entitlement, asked)
+    outside = (*_scope(entitlement, asked), *values, *glass.unreasoned(entitlement, asked), *more)
     ruling = rule(entitlement, who, asked, situation)
     unreviewed = tuple(glass.unreviewed(entitlement, situation))
     yes = (
@@ -100,7 +101,12 @@ def _too_many_wait(waiting: int) -> Reason:
 
 
 def _in_scope(asked: GrantRequest) -> Reason:
-    return Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents")
+    return Reason(decision=Decides.SCOPE, code="in-scope", detail=f"{asked.intent} is one of the intents{_with(asked)}")
+
+
+def _with(asked: GrantRequest) -> str:
+    values = ", ".join(f"{name} is {value}" for name, value in sorted(asked.parameters.items()))
+    return f", and {values} as its pattern says" if values else ""
 
 
 def _scope(entitlement: Entitlement, asked: GrantRequest) -> Iterator[Reason]:

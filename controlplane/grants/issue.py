@@ -7,7 +7,7 @@ asked what does not depend on it.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -15,13 +15,16 @@ from functools import partial
 from controlplane.grants.asked import granted_scopes
 from controlplane.grants.frozen import frozen
 from controlplane.grants.known import ids
+from controlplane.grants.narrow import own_roles
 from controlplane.model.canonical import JsonObject
 from controlplane.model.decision import Reason
 from controlplane.model.entitlement import Delivery, Scope
 from controlplane.model.errors import (
     ControlPlaneError,
     FrozenError,
+    LostRaceError,
     NotSyncedError,
+    ParametersOffError,
     UnexpectedTokenError,
     VaultRefusedError,
     VaultUnavailableError,
@@ -30,9 +33,9 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, Step, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Credential, Lease, TaskToken, TokenFacts, Wrapped, is_leased
-from controlplane.model.plan import Compiled, Layout
+from controlplane.model.plan import Compiled, Layout, VaultObject
 from controlplane.model.secret import Secret
-from controlplane.ports import Clock, Engine, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
+from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Meanwhile, Recorder, Signer, Store, Wake
 
 ASSERTION_LIFETIME = timedelta(seconds=15)
 """How long a task JWT is good for. Vault takes the same JWT twice, so it never leaves this process."""
@@ -66,6 +69,8 @@ class IssueGrant:
     layout: Layout
     wake: Wake
     meanwhile: Meanwhile
+    roles: GrantRoles | None = None
+    """None where no role may be made for a single grant."""
 
     def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...], who: VerifiedClaims) -> Delivered:
         """Issue what was decided.
@@ -76,9 +81,11 @@ class IssueGrant:
             UnexpectedTokenError: Vault's role is not what we compiled; its token is being revoked.
             LostRaceError: somebody ended the grant meanwhile; what was made is being revoked.
             FrozenError: a freeze came meanwhile; what was made is being revoked.
+            ParametersOffError: it needs roles of its own, and nobody may make them here; nothing was made.
         """
         token: TaskToken | None = None
         try:
+            self._make_roles(own_roles(compiled, grant))
             token = self.logins.login(compiled.naming.base, self.signer.sign(self._assertion(grant)))
             facts = self.meanwhile(partial(self.logins.facts, token.accessor))
             grant = self._save_accessor(grant, token)
@@ -86,8 +93,18 @@ class IssueGrant:
             issued, wrapped = self._read_all(grant, compiled, token)
             return self._deliver(grant, compiled, issued, wrapped, reasons=reasons, who=who)
         except Exception as error:
-            self._burn(grant, token, error)
+            overtaken = self._burn(grant, token, error)
+            if overtaken and isinstance(error, VaultRefusedError):  # its token was revoked under it
+                raise LostRaceError(f"somebody ended {grant.id} while it was being issued") from None
             raise
+
+    def _make_roles(self, roles: Sequence[VaultObject]) -> None:
+        """Before the login: as long as a role is there, an open grant of the store's answers for it."""
+        if not roles:
+            return
+        if self.roles is None:
+            raise ParametersOffError("this control plane makes no roles for single grants")
+        self.roles.write(roles)
 
     def _assertion(self, grant: Grant) -> JsonObject:
         now = int(self.clock.now().timestamp())
@@ -203,10 +220,13 @@ class IssueGrant:
             credentials={} if wrapped else _payload(issued),
         )
 
-    def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> None:
-        """Never use this grant id again: whatever was made under it is found and revoked by the worker."""
+    def _burn(self, grant: Grant, token: TaskToken | None, error: Exception) -> bool:
+        """Never use this grant id again: whatever was made under it is found and revoked by the worker.
+
+        Whether somebody else has ended it already.
+        """
         # Vault's own no is an answer: then everything that was made is known, and nothing has to settle.
-        answered = isinstance(error, NotSyncedError | VaultRefusedError | UnexpectedTokenError | FrozenError)
+        answered = isinstance(error, _ANSWERS)
         why = Why.REFUSED if answered and token is None else Why.INTERRUPTED
         if isinstance(error, FrozenError):
             why = Why.FROZEN
@@ -224,15 +244,19 @@ class IssueGrant:
         try:
             with self.store.transaction() as tx:
                 tx.save(ended, self.record(Kind.GRANT_ENDED, grant.id, why=why, detail=detail))
-        except ControlPlaneError:
+            overtaken = False
+        except ControlPlaneError as lost:
+            overtaken = isinstance(lost, LostRaceError)
             # Somebody else ended it, or the store is gone. Either may not know the accessor, so use it now;
             # the worker would find the token by its metadata, later.
             if token is not None:
                 with contextlib.suppress(ControlPlaneError):
                     self.leases.revoke_token(token.accessor)
         self.wake()
+        return overtaken
 
 
+_ANSWERS = (NotSyncedError, VaultRefusedError, UnexpectedTokenError, FrozenError, ParametersOffError)
 _Issued = list[tuple[Lease, Credential]]
 _ROUNDING = timedelta(seconds=2)
 

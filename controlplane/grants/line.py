@@ -84,6 +84,13 @@ def beyond(
             detail=f"task {parent} has no active grant of {entitlement.name} as it reads now, and a part of it never "
             "gets more than it has: ask for it as a task of its own",
         )
+    elif line.cover.parameters != asked.parameters:
+        yield Reason(
+            decision=Decides.SCOPE,
+            code="beyond-parent",
+            detail=f"grant {line.cover.id} of task {parent} is narrowed to other values, and a part of it never gets "
+            "more than it has",
+        )
     elif not line.in_use and line.cover.expires_at - at < least:
         yield Reason(
             decision=Decides.SCOPE,

@@ -33,6 +33,7 @@ def statement(revoked: Grant, receipt: Receipt) -> JsonObject:
             "revision": revoked.revision,
             "task": revoked.task,
             "intent": revoked.intent,
+            **({"parameters": {**revoked.parameters}} if revoked.parameters else {}),
             "why": revoked.why,
             **{name: None if at is None else instant(at) for name, at in times.items()},
             "verified": receipt.verified,

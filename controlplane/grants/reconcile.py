@@ -58,6 +58,8 @@ class Reconcile:
     """Whether logins made at a path stand in some roster."""
     every: timedelta
     hold: timedelta
+    sweep: Callable[[], object] = lambda: None
+    """Removes roles of single grants that were left behind, once no lease hangs from them."""
     _turn: _Turn = field(default_factory=_Turn)
 
     def __call__(self) -> bool:
@@ -78,6 +80,7 @@ class Reconcile:
                 self._prove(orphan, present)
             if whole:
                 self._tell_logins(present, resisting)
+            self.sweep()
             mark = self.epochs.note()
         except BaseException:
             self.store.end_round(ROUND, self.clock.now() + self.every)

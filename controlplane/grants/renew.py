@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from controlplane.grants.anew import Anew, DecideAnew, Known
+from controlplane.grants.belonging import strange_lease
 from controlplane.grants.frozen import frozen
 from controlplane.grants.heartbeat import next_beat
 from controlplane.grants.known import ids
@@ -19,7 +20,7 @@ from controlplane.grants.request import in_step, told
 from controlplane.model.decision import Decides, Reason
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Entitlement
-from controlplane.model.errors import ControlPlaneError, DeniedError, FrozenError, LostRaceError
+from controlplane.model.errors import ControlPlaneError, DeniedError, FrozenError, LostRaceError, VaultRefusedError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -146,6 +147,8 @@ class RenewGrant:
     def _at_vault(self, begun: Grant, to: datetime) -> None:
         assert begun.accessor is not None  # noqa: S101 # the store lets no grant be active without
         leases = self.store.leases(begun.id)
+        if strange := [why for lease in leases if (why := strange_lease(begun, lease))]:
+            raise VaultRefusedError(f"{strange[0]}: nothing was asked")
         fixed = [lease.scope for lease in leases if not self._can_live_longer(lease)]
         if fixed:
             detail = f"the credential of {', '.join(fixed)} ends as it was issued: Vault cannot move its end; ask anew"

@@ -1,7 +1,7 @@
 """Ask for a grant: decide, then issue at once or wait for people."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
@@ -13,6 +13,7 @@ from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.known import asking, ids
 from controlplane.grants.line import begin, within
+from controlplane.grants.narrow import narrowed
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
@@ -110,7 +111,7 @@ class RequestGrant:
             log.warning("glass_broken", grant=grant.id, entitlement=grant.entitlement, **said)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, compiled, decision.reasons, who)
+        return self.issue(grant, narrowed(compiled, grant, self.engines), decision.reasons, who)
 
     def _decide(
         self,
@@ -166,7 +167,7 @@ class RequestGrant:
         scopes = None if line.cover is None else line.cover.scopes
         approval = compiled.entitlement.approval
         waiting = approval.within if approval is not None and state is State.PENDING else None
-        return Grant(
+        grant = Grant(
             id=GrantId(self.ids.new("gr")),
             state=state,
             entitlement=compiled.entitlement.name,
@@ -181,18 +182,21 @@ class RequestGrant:
             ttl=ttl,
             unusual=differs,
             scopes=scopes,
+            parameters=asked.parameters,
             under=None if line.cover is None else line.cover.id,
             idempotency_key=key,
             request_digest=asked.digest,
-            paths=tuple(
-                self.engines[scope.engine].ask(scope, compiled.naming, ttl=ttl).path
-                for scope in granted_scopes(compiled.entitlement, scopes)
-            ),
             requested_at=now,
             expires_at=now + (waiting or ttl),
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
+        own = narrowed(compiled, grant, self.engines)
+        paths = (
+            self.engines[scope.engine].ask(scope, own.naming, ttl=ttl).path
+            for scope in granted_scopes(own.entitlement, scopes)
+        )
+        return replace(grant, paths=tuple(paths))
 
     def _tell_replay(self, who: VerifiedClaims, asked: GrantRequest) -> None:
         left_out = self.replays.admit(self.clock.now())
@@ -225,11 +229,11 @@ class RequestGrant:
 
 
 def in_step(skew: Skew) -> None:
-    """Raises: ClockOffError: our clock is so far from Vault's that deadlines and tokens would be misjudged."""
+    """Raises: ClockOffError: our clock is so far off that deadlines and tokens would be misjudged."""
     ahead = skew()
     if ahead is not None and abs(ahead) > MAX_SKEW:
         way = "ahead of" if ahead > timedelta(0) else "behind"
-        raise ClockOffError(f"this machine's clock is {abs(ahead).total_seconds():.0f} s {way} Vault's")
+        raise ClockOffError(f"this machine's clock is {abs(ahead).total_seconds():.0f} s {way} Vault's or the store's")
 
 
 def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) -> dict[str, JsonValue]:
@@ -240,6 +244,7 @@ def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) ->
         **({} if asked.parent is None else {"parent": asked.parent}),
         "intent": asked.intent,
         "reason": asked.reason,
+        **({"parameters": {**asked.parameters}} if asked.parameters else {}),
         "issuer": who.issuer,
         "subject": who.subject,
         "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in reasons],

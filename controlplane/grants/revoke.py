@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from controlplane.grants.belonging import is_strange_token, strange_lease
 from controlplane.grants.receipt import statement
 from controlplane.model.entitlement import Revocability
 from controlplane.model.errors import (
@@ -20,7 +21,7 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, is_leased
-from controlplane.ports import Clock, Engine, Leases, Logins, Prober, Recorder, Signer, Store
+from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Prober, Recorder, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -60,6 +61,8 @@ class RevokeGrant:
     pause: Callable[[timedelta], None]
     engines: Mapping[str, Engine] = field(default_factory=dict[str, Engine])
     """What they say of ends that no prober can confirm."""
+    roles: GrantRoles | None = None
+    """Of single grants; None where none are made."""
 
     def __call__(self, grant: Grant) -> Grant:
         """The grant after one honest try. Repeating it is what it is made for.
@@ -83,14 +86,26 @@ class RevokeGrant:
         leases = self.store.leases(grant.id)
         if leases:
             self.pause(_BEFORE_LOOKING)
-        ended = _each(lambda lease: self._end(lease, again=grant.attempts > 0), leases)
+        ended = _each(lambda lease: self._end(grant, lease, again=grant.attempts > 0), leases)
         if grant.settles_at is not None:
             ended += self._settle(grant, grant.settles_at, known=leases, read=bool(accessors))
         for accessor in accessors:
             # A zombie (num_uses -1) stays visible for ever and can do nothing; its leases were ended above.
             if (facts := self.logins.facts(accessor)) is not None and facts.num_uses >= 0:
                 raise NotGoneError("the task token is still alive")
+        if grant.settles_at is not None and len(self.store.leases(grant.id)) > len(leases):
+            # Whoever was issuing it was slow, and not dead: no receipt before these were looked at, too.
+            raise NotGoneError("a lease of it was saved while it was being ended")
+        if grant.parameters and self.roles is not None:  # last: Vault revokes a lease by what its role says
+            self.roles.remove(grant.id)
         return Receipt(ended=tuple(ended))
+
+    def _is_strange(self, grant: Grant, accessor: Accessor) -> bool:
+        """Whether that token is another's. Where Vault refuses to say, it is revoked rather than left alive."""
+        try:
+            return is_strange_token(grant, self.logins.facts(accessor))
+        except VaultRefusedError:
+            return False
 
     def _settle(self, grant: Grant, settles_at: datetime, *, known: Sequence[Lease], read: bool) -> list[Ended]:
         """End what issuing made and the store never learned of, until nothing more of it can appear."""
@@ -106,12 +121,15 @@ class RevokeGrant:
         return ended + [self._never_seen(path) for path in grant.paths if read and path not in seen]
 
     def _accessors(self, grant: Grant) -> Sequence[Accessor]:
-        if grant.accessor is not None:
+        if grant.accessor is not None and not self._is_strange(grant, grant.accessor):
             return [grant.accessor]
-        # The login was sent and its answer never came: a token of this grant can only be found by its metadata.
-        return self.logins.accessors_of(grant.id) if grant.settles_at is not None else []
+        # The login was sent and its answer never came, or it was another's: a token of this grant can only be found
+        # by its metadata.
+        return self.logins.accessors_of(grant.id) if grant.accessor or grant.settles_at is not None else []
 
-    def _end(self, lease: Lease, *, again: bool) -> Ended:
+    def _end(self, grant: Grant, lease: Lease, *, again: bool) -> Ended:
+        if why := strange_lease(grant, lease):
+            raise NotGoneError(f"{why}, {lease.id}: it was left alone")
         # What Vault keeps no lease of ends with the task token, or not at all: its engine says which.
         method = self._until_gone(lease.id, again=again) if is_leased(lease.id) else "task token revoked"
         prober = self.probers.get(lease.target.kind)

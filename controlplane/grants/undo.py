@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
+from controlplane.grants.belonging import strange_lease
 from controlplane.model.errors import VaultRefusedError, VaultUnavailableError
 from controlplane.model.event import Event, Kind
 from controlplane.model.grant import Grant
@@ -45,7 +46,10 @@ class UndoRenewal:
         later = [
             lease.id
             for lease in self.store.leases(grant.id)
-            if (facts := self.leases.facts(lease.id)) is not None and facts.renewable and facts.ttl > left + _ROUNDING
+            if strange_lease(grant, lease) is None
+            and (facts := self.leases.facts(lease.id)) is not None
+            and facts.renewable
+            and facts.ttl > left + _ROUNDING
         ]
         self.leases.renew(grant.accessor, later, left)
 

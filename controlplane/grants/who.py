@@ -53,6 +53,15 @@ def prospect(
     )
 
 
+def own_prospect(
+    who: VerifiedClaims, entitlement: Entitlement, engines: Mapping[str, Engine], *, at: datetime
+) -> Prospect:
+    """What the document says to `who`, who is eligible: of its entries only those that admit him."""
+    found = prospect(entitlement, engines, at=at)
+    own = tuple(entry for entry in found.candidates if entry.admits(who))
+    return Prospect(entitlement=entitlement, candidates=own, opens=found.opens, at=at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhoCould:
     """For the platform team the whole document; for whoever is eligible what is about him; for others nothing."""
@@ -71,9 +80,7 @@ class WhoCould:
         at = self.clock.now()
         if platform:
             return prospect(compiled.entitlement, self.engines, at=at, issuers=self.issuers)
-        found = prospect(compiled.entitlement, self.engines, at=at)
-        own = tuple(entry for entry in found.candidates if entry.admits(who))
-        return Prospect(entitlement=found.entitlement, candidates=own, opens=found.opens, at=at)
+        return own_prospect(who, compiled.entitlement, self.engines, at=at)
 
 
 def told(found: Prospect) -> dict[str, JsonValue]:

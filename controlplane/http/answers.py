@@ -78,6 +78,7 @@ class Grant(Answer):
     scopes: list[str] | None = Field(
         description="Those that approvers left, it may be of the grant above; null where all of the entitlement's."
     )
+    parameters: dict[str, str] = Field(description="The values that it is narrowed to.")
     requested_at: datetime
     expires_at: datetime
     issued_at: datetime | None
@@ -129,6 +130,7 @@ class Asked(Answer):
     ttl: str
     scopes: list[AskedScope]
     unusual: list[str]
+    parameters: dict[str, str]
     quorum: int
     approvers: list[str] = Field(alias="from")
     not_from: list[str]
@@ -304,6 +306,7 @@ class Entitlement(Answer):
     intents: list[str]
     risk: Risk
     ttl: Span
+    parameters: dict[str, str] = Field(description="What a request has to narrow it to: the pattern of each by name.")
     approval: bool
     break_glass: bool
 

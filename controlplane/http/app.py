@@ -17,6 +17,7 @@ from controlplane.http import (
     health,
     incidents,
     metrics,
+    needs,
     problems,
     renewals,
     reviews,
@@ -72,7 +73,20 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
     app.state.waiters = Waiters()
     app.state.last_look = health.LastLook()
     threads.reserve(app)
-    for part in (grants, renewals, tasks, approvals, reviews, entitlements, freezes, incidents, audit, health, metrics):
+    for part in (
+        grants,
+        renewals,
+        tasks,
+        approvals,
+        reviews,
+        entitlements,
+        needs,
+        freezes,
+        incidents,
+        audit,
+        health,
+        metrics,
+    ):
         app.include_router(part.router)
     problems.install(app)
     description.install(app)

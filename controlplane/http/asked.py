@@ -38,6 +38,7 @@ def asked_json(asked: Asked) -> dict[str, JsonValue]:
             for scope in asked.scopes
         ],
         "unusual": [*asked.unusual],
+        "parameters": {**asked.parameters},
         "quorum": asked.quorum,
         "from": [*asked.from_],
         "not_from": [*asked.not_from],

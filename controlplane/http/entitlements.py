@@ -111,6 +111,7 @@ def list_entitlements(plane: Plane, who: Caller, standing: Stands) -> dict[str, 
                     "default": format_duration(compiled.entitlement.ttl.default),
                     "max": format_duration(compiled.entitlement.ttl.max),
                 },
+                "parameters": {name: parameter.pattern for name, parameter in compiled.entitlement.parameters.items()},
                 "approval": compiled.entitlement.approval is not None,
                 "break_glass": compiled.entitlement.break_glass,
             }

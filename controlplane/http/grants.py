@@ -18,7 +18,7 @@ from controlplane.http.waiting import Span, seconds, until
 from controlplane.model.access import NOBODY, Standing
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Text
+from controlplane.model.entitlement import ParameterName, Text
 from controlplane.model.errors import (
     ClockOffError,
     ConflictError,
@@ -29,6 +29,7 @@ from controlplane.model.errors import (
     NotFoundError,
     NotSyncedError,
     OverBudgetError,
+    ParametersOffError,
     StoreBehindError,
     TokenReplayedError,
     UnexpectedTokenError,
@@ -38,6 +39,7 @@ from controlplane.model.errors import (
 from controlplane.model.grant import Grant, GrantId, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Lease
+from controlplane.model.parameter import VALUE
 from controlplane.model.request import GrantRequest
 from controlplane.wiring import ControlPlane
 
@@ -59,6 +61,7 @@ ISSUES = (
     NotSyncedError,
     ClockOffError,
     StoreBehindError,
+    ParametersOffError,
 )
 """What whatever issues a credential may answer."""
 
@@ -98,6 +101,12 @@ class Ask(Body):
     reason: Text | None = None
     ttl: Span | None = None
     parent: TaskName | None = None
+    parameters: dict[ParameterName, Annotated[str, Field(pattern=VALUE)]] = Field(
+        default={},
+        max_length=8,
+        description="The values that the entitlement is narrowed to, by name.",
+        json_schema_extra={"additionalProperties": False},
+    )
 
 
 class Finish(Body):
@@ -139,6 +148,7 @@ def request_grant(
         reason=ask.reason or "",
         ttl=ask.ttl,
         parent=None if ask.parent is None else TaskId(ask.parent),
+        parameters=ask.parameters,
     )
     if only_explain:
         return JSONResponse(explained(plane.explain(who, asked, address=address)))
@@ -238,6 +248,7 @@ def grant_json(grant: Grant) -> dict[str, JsonValue]:
         "ttl": format_duration(grant.ttl),
         "under": grant.under,
         "scopes": None if grant.scopes is None else [*grant.scopes],
+        "parameters": {**grant.parameters},
         "requested_at": grant.requested_at.isoformat(),
         "expires_at": grant.expires_at.isoformat(),
         "issued_at": grant.issued_at.isoformat() if grant.issued_at else None,

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from controlplane.http.answers import GRANT_ID, Answer, Grant
 from controlplane.http.caller import Caller, Plane, Stands
@@ -26,7 +26,8 @@ class Note(BaseModel):
         frozen=True, extra="forbid", json_schema_extra={"examples": [{"note": "one refund, as INC-7 asked for"}]}
     )
 
-    note: Text
+    note: Annotated[Text, WithJsonSchema({**TypeAdapter(Text).json_schema(), "allOf": [{"pattern": r"\S"}]})]
+    """Of blanks only it says nothing: that is the verb's to refuse."""
 
 
 class Closed(Answer):

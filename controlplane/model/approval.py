@@ -97,6 +97,7 @@ class Asked:
     ttl: timedelta
     scopes: tuple[AskedScope, ...]
     unusual: tuple[str, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     quorum: int
     from_: tuple[str, ...]
     not_from: tuple[str, ...]
@@ -133,6 +134,8 @@ class Asked:
             "requested_at": instant(self.requested_at),
             "until": instant(self.until),
         }
+        if self.parameters:  # left out otherwise: what was approved before there were any stays approved
+            bound["parameters"] = {**self.parameters}
         return hashlib.sha256(canonical(bound)).hexdigest()
 
 

@@ -232,10 +232,15 @@ class OwnReviewError(ControlPlaneError):
 
 
 class ClockOffError(ControlPlaneError):
-    """This machine's clock differs too far from Vault's: no grant is made by it, and what is open is ended as ever."""
+    """This machine's clock differs too far from Vault's or the store's.
+
+    No grant is made by it, and what is open is ended as ever.
+    """
 
     code, status, exit_status = "clock-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
-    hint = "Set the clock of this machine, or of Vault's, by a time server; it is looked at again twice a minute."
+    hint = (
+        "Set the clocks of this machine, of Vault and of the store by a time server; they are looked at all the time."
+    )
 
 
 class NotSyncedError(ControlPlaneError):
@@ -246,6 +251,13 @@ class NotSyncedError(ControlPlaneError):
         "Run `shorthold sync plan`, then `shorthold sync apply`; if nothing is to change, the control plane reads "
         "other files or is another version: restart it."
     )
+
+
+class ParametersOffError(ControlPlaneError):
+    """The entitlement has parameters, and this control plane has no identity that makes roles for single grants."""
+
+    code, status, exit_status = "parameters-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Whoever runs it sets vault.param and runs `shorthold vault bootstrap`."
 
 
 class VaultUnavailableError(ControlPlaneError):
@@ -332,6 +344,13 @@ class StalePlanError(ControlPlaneError):
 
     code, status = "stale-plan", HTTPStatus.CONFLICT
     hint = "Make a new plan with `shorthold sync plan --out FILE`, look at it, and apply that."
+
+
+class CanaryFailedError(ControlPlaneError):
+    """A new revision issued a canary that was not proved gone again: it did not go live, the one before stands."""
+
+    code, status, exit_status = "canary-failed", HTTPStatus.BAD_GATEWAY, 5
+    hint = "Mend what is named above and apply again; what the canary left is revoked by the worker."
 
 
 class NotAppliedError(ControlPlaneError):

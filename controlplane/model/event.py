@@ -37,6 +37,7 @@ class Kind(StrEnum):
     GRANT_REVOKED = "grant.revoked"  # proved
     ORPHAN_FOUND = "orphan.found"  # a token, lease or login of ours that no open grant covers
     ORPHAN_ENDED = "orphan.ended"
+    ROLE_REMOVED = "role.removed"  # of a single grant, which needs it no more and had left it behind
     RESTORE_FOUND = "restore.found"  # the store, or Vault, is older than the other one remembers
     RESTORE_CONFIRMED = "restore.confirmed"  # an operator looked at it and decided
     GRANT_ADOPTED = "grant.adopted"  # taken over from Vault after a restore
@@ -47,6 +48,10 @@ class Kind(StrEnum):
     SELECTION_PREVIEWED = "selection.previewed"  # a responder looked at what a cut would end
     CUT_ORDERED = "cut.ordered"  # from now on, whatever it selects ends
     CUT_ENDED = "cut.ended"  # nothing of it is open any more
+    PLAN_BEGUN = "plan.begun"  # somebody applies entitlements: who, from which commit, which plan
+    PLAN_APPLIED = "plan.applied"
+    DRIFT_FOUND = "drift.found"  # Vault or a target is not as entitlements and bootstrap say
+    DRIFT_ENDED = "drift.ended"
     AUDIT_READ = "audit.read"  # over HTTP
 
 

@@ -1,6 +1,7 @@
 """The grant: one entitlement held by one subject for one task, with a state and an end."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType, Self
@@ -89,7 +90,8 @@ class Grant:
     never again); `settles_at` is until when an unseen effect of issuing may still appear in Vault, None once
     everything that was made is known; `failing` says, without secrets, why the last attempt to end it failed.
     `person` is who is behind the subject, where the issuer says; `unusual` is what differed from what the workload
-    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all. `under` is
+    was granted before, for approvers; `scopes` are the names of those that approvers left, None for all; `parameters`
+    are the values that narrow them. `under` is
     the grant of the parent task that it hangs from: it never has more than that one, and ends with it.
     `ttl` is all of its life, with what renewals added; `heartbeat_due_at` is by when the next beat has to come, None
     where none does. While a renewal is under way, Vault may let it live until `renewing_to` already; one that has not
@@ -111,6 +113,7 @@ class Grant:
     ttl: timedelta
     unusual: tuple[str, ...] = ()
     scopes: tuple[str, ...] | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     under: GrantId | None = None
     idempotency_key: str | None = None
     request_digest: str

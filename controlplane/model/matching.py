@@ -1,6 +1,7 @@
 """The only place where a pattern meets a string; always anchored at both ends."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 
@@ -24,3 +25,32 @@ def equals(expected: str, value: str) -> bool:
 def globs(pattern: str, value: str) -> bool:
     """Whether the whole of `value` matches `pattern`, in which only `*` is special and never crosses ':' or '/'."""
     return _compiled(pattern).fullmatch(value) is not None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether some text fits both patterns."""
+    reached = {(0, 0)}
+    pending = [(0, 0)]
+    while pending:
+        left, right = pending.pop()
+        if left == len(one) and right == len(other):
+            return True
+        for step in _steps(one, left, other, right):
+            if step not in reached:
+                reached.add(step)
+                pending.append(step)
+    return False
+
+
+def _steps(one: str, left: int, other: str, right: int) -> Iterator[tuple[int, int]]:
+    mine, theirs = one[left : left + 1], other[right : right + 1]
+    if mine == "*":
+        yield left + 1, right
+        if theirs and theirs not in ":/":
+            yield left, right + 1
+    if theirs == "*":
+        yield left, right + 1
+        if mine and mine not in ":/":
+            yield left + 1, right
+    if mine and mine == theirs:
+        yield left + 1, right + 1

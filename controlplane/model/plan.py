@@ -1,5 +1,6 @@
 """What entitlements mean in Vault, and what would have to change there."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -7,7 +8,7 @@ from enum import StrEnum
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Entitlement
-from controlplane.model.grant import Revision
+from controlplane.model.grant import GrantId, Revision
 
 MAX_PREFIX = 8
 
@@ -31,21 +32,29 @@ class Places:
     """Where one engine keeps its things in Vault, as whole paths of folders.
 
     `roles` is where its roles stand, None where it needs none. `leases` is where the leases of its credentials hang,
-    None where Vault keeps none. A role is removed once nothing hangs from it at `holds`.
+    None where Vault keeps none. A role is removed once nothing hangs from it at `holds`. `own`: a grant can have a role
+    of its own there.
     """
 
     roles: str | None
     leases: str | None
     holds: str | None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """The content-named objects of one revision of one entitlement: `sh-<entitlement>-<revision>[-<scope>]`."""
+    """The content-named objects of one revision of one entitlement: `sh-<entitlement>-<revision>[-<scope>]`.
+
+    Scopes that `narrowed` names have a role for each grant: `sh-p-<entitlement>-<revision>-<scope>-<grant>`, where
+    `grant` is the random part of its id, or `*` where a policy speaks of all of them.
+    """
 
     layout: Layout
     entitlement: str
     revision: Revision
+    narrowed: frozenset[str] = frozenset()
+    grant: str = "*"
 
     @property
     def base(self) -> str:
@@ -54,7 +63,20 @@ class Naming:
 
     def scope(self, name: str) -> str:
         """The name of the secret-engine role of one scope."""
-        return f"{self.base}-{name}"
+        if name not in self.narrowed:
+            return f"{self.base}-{name}"
+        return f"{self.layout.prefix}-{OF_GRANT}{self.entitlement}-{self.revision}-{name}-{self.grant}"
+
+
+OF_GRANT = "p-"
+"""What follows the prefix in the name of a role that was made for one grant; no entitlement's name begins with it."""
+_OF_GRANT = re.compile(rf"(?P<prefix>[a-z][a-z0-9]*-){OF_GRANT}(?P<rest>.+)-(?P<grant>[a-z2-7]{{24}})", re.ASCII)
+
+
+def of_grant(role: str) -> tuple[str, GrantId] | None:
+    """The name that the role would have if it were not for one grant, and that grant; None where it is for all."""
+    found = _OF_GRANT.fullmatch(role)
+    return None if found is None else (f"{found['prefix']}{found['rest']}", GrantId(f"gr_{found['grant']}"))
 
 
 class ObjectKind(StrEnum):
@@ -96,6 +118,7 @@ class Action(StrEnum):
     REPAIR = "repair"  # drift: our name, other content
     RETIRE = "retire"  # ours, no longer wanted, nothing hangs from it
     DRAIN = "drain"  # ours, no longer wanted, leases still hang from it: kept until they are gone
+    BLOCK = "block"  # drift that cannot be repaired while leases hang from it: they would be revoked elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,5 +143,10 @@ class Plan:
 
     @property
     def empty(self) -> bool:
-        """Whether an apply would do nothing: what only drains waits for its leases."""
-        return all(change.action is Action.DRAIN for change in self.changes)
+        """Whether an apply would do nothing: what drains or is blocked waits for its leases."""
+        return all(change.action in {Action.DRAIN, Action.BLOCK} for change in self.changes)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something is not as it should be and cannot be repaired now."""
+        return any(change.action is Action.BLOCK for change in self.changes)

@@ -1,7 +1,8 @@
 """What a workload asks for: an entitlement, for a task, with an intent."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from controlplane.model.canonical import JsonValue, canonical
@@ -13,6 +14,7 @@ class GrantRequest:
     """One wish. `ttl` is None where the entitlement's default is good enough; `reason` is for people.
 
     `parent` is the task of the same workload that this one is a part of; only its first request need say so.
+    `parameters` are the values to which it narrows the entitlement, by name.
     """
 
     entitlement: str
@@ -21,6 +23,7 @@ class GrantRequest:
     reason: str = ""
     ttl: timedelta | None = None
     parent: TaskId | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
     @property
     def digest(self) -> str:
@@ -34,4 +37,6 @@ class GrantRequest:
         }
         if self.parent is not None:  # left out otherwise: keys that were used before tasks had parents stay good
             asked["parent"] = self.parent
+        if self.parameters:
+            asked["parameters"] = {**self.parameters}
         return hashlib.sha256(canonical(asked)).hexdigest()

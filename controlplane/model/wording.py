@@ -4,27 +4,31 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from controlplane.model.parameter import VALUE
+
 _NAME: Final = re.compile(r"\^\[a-z\]\[a-z0-9(?P<under>_?)-\](?:\{(?P<least>\d+),(?P<most>\d+)\}|[*+])\$")
-_PATTERNS: Final = {
+_PATTERNS: Final[dict[str, str]] = {
     "^gr_[a-z2-7]{24}$": "a grant's id is gr_ and 24 small letters and digits",
     "^fz_[a-z2-7]{24}$": "a freeze's id is fz_ and 24 small letters and digits",
     r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$": "letters, digits and . _ : / - only, a letter or digit first, at most 128",
     r"^[\x21-\x7e]{1,128}$": "1 to 128 visible ASCII characters, no blanks",
     "^(completed|failed)$": "completed or failed",
     r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$": "one line without control characters",
-    "^[a-zA-Z0-9_.-]{1,64}$": "letters, digits and _ . - only, at most 64",
-    "^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$": "letters, digits, _ and - only, no - first, at most 63",
-    "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$": "letters, digits and _ . - only, a letter, digit or _ first, at most 63",
-    "^(/|[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})$": "/ alone, or letters, digits and _ . - only, at most 63",
-    "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$": "small letters, digits and - only, no - at an end, at most 63",
-    "^[a-z_][a-z0-9_.-]{0,31}$": "small letters, digits and _ . - only, a letter or _ first, at most 32",
-    "^/[A-Za-z0-9_./:=@,+-]+( [A-Za-z0-9_./:=@,+-]+)*$": "the path of a program and plain words, one blank between",
-    "^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9_+=.@/-]{1,128}$": "as in arn:aws:iam::123456789012:role/name",
-    "^ *[a-z]+ +on +[a-z0-9./-]+( +named +[a-z0-9.-]+)? *$": "as in `get on pods` or `get on configmaps named web`",
-    "^ *(configure|read|write) +on +(queue|exchange) +[A-Za-z0-9_.:-]{1,127} *$": "as in `read on queue orders`",
+    "^[a-z][a-z0-9_]{0,31}$": "small letters, digits and _ only, a letter first, at most 32",
+    VALUE: "letters, digits, _ and - only, at most 63",
 }
-"""What the patterns of our models mean; those of plain names are read by themselves."""
+"""What patterns mean; those of plain names are read by themselves. Engines add their own by `explained`."""
 UNEXPLAINED: Final = "it is not written as it should be here"
+
+
+def explained(pattern: str, words: str) -> str:
+    """The same pattern, and from now on `words` are what a text has to be to match it: for files that bring their own.
+
+    Raises: ValueError: somebody else said something else of it.
+    """
+    if _PATTERNS.setdefault(pattern, words) != words:
+        raise ValueError(f"{pattern} is explained as {_PATTERNS[pattern]!r} already")
+    return pattern
 
 
 def worded(kind: str, message: str, context: Mapping[str, object]) -> str:  # noqa: PLR0911 # a table: one line a kind

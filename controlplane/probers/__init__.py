@@ -7,7 +7,7 @@ prefix)`; nothing else lists them, and none is imported, nor its driver, where n
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from controlplane.model.errors import ConfigurationError, TargetUnavailableError
 from controlplane.model.lease import Evidence, Target
@@ -24,6 +24,15 @@ class TargetProber(Prober, Roster, Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+        ...
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """A prober that can say what the management user of a connection may do."""
+
+    def excess(self, target: str, user: str) -> Sequence[str]:
+        """What it may do that issuing does not need. Raises: TargetUnavailableError: no answer."""
         ...
 
 
@@ -48,4 +57,4 @@ def prober_of(kind: str) -> Make:
         raise ConfigurationError(f"nobody can ask a target of the kind {kind}: there is no probers/{kind}.py") from None
 
 
-__all__ = ["Make", "TargetProber", "Unconfigured", "prober_of"]
+__all__ = ["Make", "TargetProber", "Unconfigured", "Weighs", "prober_of"]

@@ -48,6 +48,21 @@ _CHEAP = """
 """
 
 
+# Issuing needs CREATEROLE and pg_signal_backend, and what it grants on. A superuser is a member of everything.
+# Source: PostgreSQL docs, "Predefined Roles", pg_has_role; every login may ask it.
+_POWER = """
+    SELECT mine.rolsuper, mine.rolcreatedb, mine.rolreplication, mine.rolbypassrls,
+           ARRAY(SELECT other.rolname::text FROM pg_catalog.pg_roles AS other
+                  WHERE NOT mine.rolsuper AND other.oid <> mine.oid
+                    AND pg_catalog.pg_has_role(mine.oid, other.oid, 'MEMBER')
+                    AND (other.rolsuper OR other.rolreplication OR other.rolbypassrls OR other.rolname IN
+                         ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
+                          'pg_execute_server_program', 'pg_create_subscription'))
+                  ORDER BY 1)
+      FROM pg_catalog.pg_roles AS mine WHERE mine.rolname = %(user)s
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a target listens."""
@@ -98,6 +113,21 @@ class PostgresqlProber:
             Login(name=name, group=group, valid_until=_instant(until), sessions=sessions)
             for name, group, until, sessions in self._ask(target, _ROSTER, {"groups": self._groups})
         ]
+
+    def excess(self, target: str, user: str) -> Sequence[str]:
+        """What the management user of a connection may do that issuing does not need, each as `is a superuser`.
+
+        Raises: TargetUnavailableError: not configured, no login, or no answer in time.
+        """
+        for superuser, creates, replicates, bypasses, member_of in self._ask(target, _POWER, {"user": user}):
+            told = (
+                ("is a superuser", superuser),
+                ("may create databases", creates),
+                ("may replicate", replicates),
+                ("passes row security by", bypasses),
+            )
+            return [*(what for what, so in told if so), *(f"is a member of {role}" for role in member_of)]
+        return ["does not exist"]
 
     def advice(self, target: str) -> Sequence[tuple[str, str]]:
         """Whether somebody who may create logins there has `scram_iterations = 1` (docs/adr/0008)."""

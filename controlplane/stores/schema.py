@@ -115,6 +115,7 @@ grants: Final = Table(
     Column("reason", Text, nullable=False),
     Column("ttl", Span, nullable=False),
     Column("unusual", Text),
+    Column("parameters", Text),
     Column("scopes", Text),
     Column("under", Text),
     Column("idempotency_key", Text),

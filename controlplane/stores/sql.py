@@ -1,7 +1,7 @@
 """The store in SQL: grants, leases and the audit chain, the same code on SQLite and on PostgreSQL."""
 
 import secrets
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     make_url,
     or_,
     select,
@@ -86,6 +87,7 @@ _ANY_OVER = select(tokens.c.id).where(_OVER).limit(1)
 _FORGET = delete(tokens).where(
     tuple_(tokens.c.issuer, tokens.c.id).in_(select(tokens.c.issuer, tokens.c.id).where(_OVER).limit(_MANY))
 )
+_INSTANT = select(func.clock_timestamp().label("instant"))
 _LINKS = EVENTS.where(bindparam("after") < SEQ).order_by(SEQ).limit(bindparam("limit"))
 
 
@@ -98,6 +100,13 @@ class SqlStore(CutBook):
         self._statements = Statements(reading.dialect)
         self._holder = secrets.token_hex(8)
         self.cursors = SqlCursors(self._read, self._begin, reading.dialect)
+
+    @property
+    def instant(self) -> Callable[[], datetime] | None:
+        """Asks what time it is in the database; None where only this machine can use it, and its clock is the one."""
+        if self._reading.dialect.name != "postgresql":
+            return None
+        return lambda: self._read(_INSTANT)[0].instant
 
     def close(self) -> None:
         """Close every connection. No transaction may be running."""

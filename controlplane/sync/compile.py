@@ -4,12 +4,15 @@ The revision is a digest of the compiled content, so names tell content: a chang
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Eligibility, Entitlement, Glob
+from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Scope
 from controlplane.model.grant import Revision
+from controlplane.model.parameter import opened, parse, placeholders
 from controlplane.model.plan import Compiled, Layout, Naming, ObjectKind, VaultObject
 from controlplane.ports import Engine
 
@@ -25,9 +28,11 @@ def compiled(entitlement: Entitlement, layout: Layout, engines: Mapping[str, Eng
 
     Raises: KeyError: an engine of its scopes has no mount in `layout` (lint says so first).
     """
-    blank = _objects(entitlement, Naming(layout=layout, entitlement=entitlement.name, revision=_BLANK), engines)
-    digest = hashlib.sha256(canonical([_content(item) for item in blank])).hexdigest()
-    naming = Naming(layout=layout, entitlement=entitlement.name, revision=Revision(digest[:8]))
+    narrowed = frozenset(scope.name for scope in entitlement.scopes if scope.parameters)
+    blank = Naming(layout=layout, entitlement=entitlement.name, revision=_BLANK, narrowed=narrowed)
+    content = [_content(item) for item in _objects(entitlement, blank, engines)]
+    digest = hashlib.sha256(canonical(content + _templates(entitlement, blank, engines))).hexdigest()
+    naming = replace(blank, revision=Revision(digest[:8]))
     return Compiled(entitlement=entitlement, naming=naming, objects=_objects(entitlement, naming, engines))
 
 
@@ -35,13 +40,34 @@ def _content(item: VaultObject) -> JsonValue:
     return {"path": item.path, "data": dict(item.data)}
 
 
+def _templates(entitlement: Entitlement, naming: Naming, engines: Mapping[str, Engine]) -> list[JsonValue]:
+    """What roles of single grants are made from, and what becomes of it: a change of either is another revision."""
+    sample = {name: parse(parameter.pattern).shortest for name, parameter in entitlement.parameters.items()}
+    patterns: JsonValue = {name: parameter.pattern for name, parameter in sorted(entitlement.parameters.items())}
+    return [
+        {
+            "scope": scope.model_dump(mode="json"),
+            "parameters": patterns,
+            "roles": [_content(role) for role in _roles(entitlement, scope.bound(sample), naming, engines)],
+        }
+        for scope in sorted(entitlement.scopes, key=lambda scope: scope.name)
+        if scope.parameters
+    ]
+
+
+def _roles(
+    entitlement: Entitlement, scope: Scope, naming: Naming, engines: Mapping[str, Engine]
+) -> Sequence[VaultObject]:
+    lives = entitlement.ttl
+    return engines[scope.engine].roles(scope, naming, default=lives.default, maximum=lives.max)
+
+
 def _objects(entitlement: Entitlement, naming: Naming, engines: Mapping[str, Engine]) -> tuple[VaultObject, ...]:
     roles = [
         role
         for scope in sorted(entitlement.scopes, key=lambda scope: scope.name)
-        for role in engines[scope.engine].roles(
-            scope, naming, default=entitlement.ttl.default, maximum=entitlement.ttl.max
-        )
+        if not scope.parameters  # its role is made for each grant
+        for role in _roles(entitlement, scope, naming, engines)
     ]
     return (
         *roles,
@@ -68,8 +94,26 @@ def _rules(entitlement: Entitlement, naming: Naming, engines: Mapping[str, Engin
     }
     for scope in entitlement.scopes:
         for path, rule in engines[scope.engine].capabilities(scope, naming).items():
-            rules[path] = dict(rule)
+            rules[_opened_path(path)] = _opened(dict(rule))
     return rules
+
+
+def _opened_path(path: str) -> str:
+    """`path` for every value of its parameters: Vault's `+` is one segment, whatever stands in it."""
+    return "/".join("+" if placeholders(segment) else segment for segment in path.split("/"))
+
+
+def _opened(rule: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """`rule` with Vault's pattern where a value is, as narrow as it can say; the role of the grant says it exactly."""
+    allowed = rule.get("allowed_parameters")
+    if not isinstance(allowed, dict) or not placeholders(allowed):
+        return rule
+    return {**rule, "allowed_parameters": {name: _opened_values(values) for name, values in allowed.items()}}
+
+
+def _opened_values(values: JsonValue) -> JsonValue:
+    texts = [opened(text) if placeholders(text) else text for text in cast("list[str]", values)]
+    return [] if None in texts else cast("JsonValue", texts)  # an empty list is any value
 
 
 def _jwt_role(entitlement: Entitlement, naming: Naming) -> JsonObject:

@@ -13,6 +13,7 @@ from typing import Final
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.grant import Revision
 from controlplane.model.plan import Action, Change, Compiled, Layout, ObjectKind, Plan, VaultObject
+from controlplane.sync.canary import is_closed
 from controlplane.sync.ours import Origin, origin
 
 _ORDER: Final = {kind: place for place, kind in enumerate(ObjectKind)}
@@ -21,6 +22,10 @@ _ORDER: Final = {kind: place for place, kind in enumerate(ObjectKind)}
 _SOME_SERVERS: Final = frozenset(
     {"not_after_bound", "not_before_bound", "token_strictly_bind_ip", "token_policies_template_claims"}
 )
+_WHERE: Final = frozenset({"db_name"})
+"""Fields that say where a role's leases are made and revoked. Every other edit is better undone at once."""
+_SETTLED: Final = {Action.DRAIN: Action.RETIRE, Action.BLOCK: Action.REPAIR}
+"""What becomes of a change once no lease hangs any more."""
 # What a server fills in by itself, and what means the same as leaving it out.
 _FILLED_IN: Final[JsonObject] = {"callback_mode": "client"}
 
@@ -42,7 +47,9 @@ def difference(
     ours = {
         path: (item, where) for path, item in present.items() if (where := origin(layout, item.kind, path)) is not None
     }
-    changes = [_put(item, ours[path][0] if path in ours else None) for path, item in targets.items()]
+    changes = [
+        _put(item, ours[path][0] if path in ours else None, leases.get(path, 0)) for path, item in targets.items()
+    ]
     unwanted = {path: found for path, found in ours.items() if path not in targets}
     busy = _busy(ours.values(), leases)
     revisions = {compiled.entitlement.name: compiled.revision for compiled in wanted}
@@ -58,7 +65,7 @@ def digest(changes: Iterable[Change]) -> str:
     """
     told: list[JsonValue] = [
         {
-            "action": Action.RETIRE if change.action is Action.DRAIN else change.action,
+            "action": _SETTLED.get(change.action, change.action),
             "kind": change.kind,
             "path": change.path,
             "before": None if change.before is None else dict(change.before),
@@ -108,9 +115,12 @@ def _rules(data: JsonObject) -> JsonValue:
     return _parsed(text) if isinstance(text, str) else None  # HCL that somebody wrote by hand stays text
 
 
-def _put(wanted: VaultObject, present: VaultObject | None) -> Change | None:
+def _put(wanted: VaultObject, present: VaultObject | None, leases: int) -> Change | None:
     if present is None:
         return _change(Action.CREATE, wanted, None, wanted.data, "it is not in Vault")
+    if wanted.kind is ObjectKind.JWT_ROLE and is_closed(present.data):
+        why = "an apply broke off while it was open to its canary only"
+        return _change(Action.CREATE, wanted, None, wanted.data, why)
     fields = drift(wanted, present.data)
     if not fields:
         return None
@@ -118,13 +128,11 @@ def _put(wanted: VaultObject, present: VaultObject | None) -> Change | None:
     after = dict(wanted.data)
     if wanted.kind is not ObjectKind.POLICY:
         after |= {name: _empty(present.data[name]) for name in _foreign(wanted, present.data)}
-    return _change(
-        Action.REPAIR,
-        wanted,
-        present.data,
-        after,
-        f"somebody changed {', '.join(fields)} in Vault since it was applied",
-    )
+    why = f"somebody changed {', '.join(fields)} in Vault since it was applied"
+    if leases and _WHERE.intersection(fields):
+        why += f", and {_hanging(leases)}: repaired now, they would be revoked where they may not be"
+        return _change(Action.BLOCK, wanted, present.data, after, why)
+    return _change(Action.REPAIR, wanted, present.data, after, why)
 
 
 def _empty(value: JsonValue) -> JsonValue:
@@ -156,9 +164,13 @@ def _away(item: VaultObject, leases: int, revision: Revision | None) -> Change:
     if item.kind is ObjectKind.JWT_ROLE:
         return _change(Action.RETIRE, item, item.data, None, f"{cause}: nobody logs in here any more")
     if leases:
-        why = f"{cause}, but {leases} lease{'s hang' if leases > 1 else ' hangs'} from it still"
+        why = f"{cause}, but {_hanging(leases)}"
         return _change(Action.DRAIN, item, item.data, None, why)
     return _change(Action.RETIRE, item, item.data, None, f"{cause} and no lease hangs from it")
+
+
+def _hanging(leases: int) -> str:
+    return f"{leases} lease{'s hang' if leases > 1 else ' hangs'} from it still"
 
 
 def _change(action: Action, item: VaultObject, before: JsonObject | None, after: JsonObject | None, why: str) -> Change:
@@ -173,8 +185,11 @@ def _change(action: Action, item: VaultObject, before: JsonObject | None, after:
     )
 
 
-def _place(change: Change) -> tuple[bool, str, int, str]:
-    """Everything that comes before anything that goes; what comes in the order of its need, what goes in reverse."""
+def _place(change: Change) -> tuple[str, bool, int, str]:
+    """Entitlement by entitlement: what comes in the order of its need, then what goes in reverse.
+
+    So the old login goes right after the new one has come (docs/adr/0030-one-revision-to-the-next.md).
+    """
     goes = change.after is None
     order = _ORDER[change.kind]
-    return (goes, change.entitlement, -order if goes else order, change.path)
+    return (change.entitlement, goes, -order if goes else order, change.path)

@@ -4,17 +4,17 @@ An `exceptions:` entry with owner, reason and expiry lets an entitlement break a
 work in Vault, or would mean something else there, no exception allows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from typing import Final
 
 from controlplane.model.access import AccessRule
 from controlplane.model.duration import format_duration
-from controlplane.model.entitlement import Delivery, Revocability, matches
+from controlplane.model.entitlement import Delivery, Entitlement, Revocability, Risk, matches
 from controlplane.model.identity import KnownIssuer
 from controlplane.model.plan import Layout
-from controlplane.sync import trusted
+from controlplane.sync import anyone, trusted
 from controlplane.sync.document import Path
 from controlplane.sync.load import Source
 from controlplane.sync.ours import reserved
@@ -35,6 +35,8 @@ class Surroundings:
     """The configured issuers by name; None where nobody knows them."""
     access: Sequence[AccessRule] | None = None
     """Who may do what; None where nobody knows."""
+    undercuts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    """What each entitlement gets around, by its name: it takes all of them to know."""
 
 
 Finding = tuple[Path, str]
@@ -47,9 +49,19 @@ def lint(source: Source, around: Surroundings) -> tuple[Problem, ...]:
     """What is wrong with one entitlement, in order of place; warnings among it."""
     excepted = {entry.rule for entry in source.entitlement.exceptions if entry.expires >= around.today}
     holding = FIRM | {name: rule for name, rule in POLICY.items() if name not in excepted}
-    errors = _problems(source, around, holding)
-    warnings = (replace(problem, severity=Severity.WARNING) for problem in _problems(source, around, ADVICE))
-    return tuple(sorted([*errors, *warnings]))
+    risk = source.entitlement.risk
+    return tuple(
+        sorted(
+            replace(problem, severity=severity_of(problem.rule, risk))
+            for problem in _problems(source, around, holding | ADVICE)
+        )
+    )
+
+
+def severity_of(rule: str, risk: Risk) -> Severity:
+    """How much it weighs that an entitlement of that tier breaks the rule."""
+    only_said = rule in ADVICE or risk in _SAID_AT.get(rule, ())
+    return Severity.WARNING if only_said else Severity.ERROR
 
 
 def _problems(source: Source, around: Surroundings, rules: dict[str, Rule]) -> Iterator[Problem]:
@@ -142,6 +154,49 @@ def _revocability_below_tier(source: Source, around: Surroundings) -> Iterator[F
             )
 
 
+def _clock_below_tier(source: Source, around: Surroundings) -> Iterator[Finding]:
+    risk = source.entitlement.risk
+    for place, scope in enumerate(source.entitlement.scopes):
+        if around.tiers.of(risk).own_clock and not scope.own_clock:
+            yield (
+                ("scopes", place, "engine"),
+                f"tier {risk} needs targets with a clock: while Vault cannot be reached, nothing ends a login there",
+            )
+
+
+def _tier_undercut(source: Source, around: Surroundings) -> Iterator[Finding]:
+    for sentence in around.undercuts.get(source.entitlement.name, ()):
+        yield ("risk",), sentence
+
+
+def _wide_scope(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    for place, scope in enumerate(source.entitlement.scopes):
+        for sentence in scope.doubts():
+            yield ("scopes", place), sentence
+
+
+def _missing_owner(source: Source, around: Surroundings) -> Iterator[Finding]:
+    """A word that stands where nobody was named."""
+    del around
+    named = {("owner",): source.entitlement.owner} | {
+        ("exceptions", place, "owner"): entry.owner for place, entry in enumerate(source.entitlement.exceptions)
+    }
+    for where, owner in named.items():
+        if owner.strip(" .-?").casefold() in _NOBODY:
+            yield where, "nobody answers for this: name a person or a team that can be reached"
+
+
+def _endless_exception(source: Source, around: Surroundings) -> Iterator[Finding]:
+    latest = around.today + _LONGEST_EXCEPTION
+    for place, entry in enumerate(source.entitlement.exceptions):
+        if entry.expires > latest:
+            yield (
+                ("exceptions", place, "expires"),
+                f"an exception ends within {_LONGEST_EXCEPTION.days} days, by {latest} today: look at it again then",
+            )
+
+
 def _expired_exception(source: Source, around: Surroundings) -> Iterator[Finding]:
     for place, entry in enumerate(source.entitlement.exceptions):
         if entry.expires < around.today:
@@ -197,11 +252,32 @@ def _quorum_out_of_reach(source: Source, around: Surroundings) -> Iterator[Findi
         )
 
 
+def _unless_wider(rule: Callable[[Entitlement], Iterator[Finding]]) -> Rule:
+    """The rule where no pattern is found that is wider still: one finding is enough for one fault."""
+
+    def finds(source: Source, around: Surroundings) -> Iterator[Finding]:
+        wider = (
+            *trusted.glob_of_everybody(source.entitlement),
+            *trusted.glob_of_strangers(source.entitlement, around.issuers),
+        )
+        found = {path for path, _ in wider}
+        return (finding for finding in rule(source.entitlement) if finding[0] not in found)
+
+    return finds
+
+
+_LONGEST_EXCEPTION: Final = timedelta(days=366)
+_NOBODY: Final = frozenset(
+    {"", "n/a", "na", "nobody", "none", "no one", "noone", "null", "tba", "tbd", "todo", "unknown", "changeme", "me"}
+)
+
 FIRM: Final[dict[str, Rule]] = {
     "reserved-name": _reserved_name,
     "unknown-mount": _unknown_mount,
     "star-in-exact-subject": _star_in_exact_subject,
+    "missing-owner": _missing_owner,
     "expired-exception": _expired_exception,
+    "endless-exception": _endless_exception,
     "unknown-rule": _unknown_rule,
     "approver-is-requester": _approver_is_requester,
     "quorum-out-of-reach": _quorum_out_of_reach,
@@ -215,11 +291,26 @@ POLICY: Final[dict[str, Rule]] = {
     "delivery-above-tier": _delivery_above_tier,
     "heartbeat-above-tier": _heartbeat_above_tier,
     "revocability-below-tier": _revocability_below_tier,
+    "clock-below-tier": _clock_below_tier,
+    "tier-undercut": _tier_undercut,
+    "wide-scope": _wide_scope,
     "glob-too-wide": lambda source, _: trusted.glob_too_wide(source.entitlement),
     "glob-of-everybody": lambda source, _: trusted.glob_of_everybody(source.entitlement),
     "glob-of-strangers": lambda source, around: trusted.glob_of_strangers(source.entitlement, around.issuers),
+    "any-branch": _unless_wider(anyone.any_branch),
+    "any-owner": _unless_wider(anyone.any_owner),
+    "any-namespace": _unless_wider(anyone.any_namespace),
+    "pull-request-subject": _unless_wider(anyone.pull_request_subject),
 }
 """Rules that an exception lifts until it expires."""
+
+_SAID_AT: Final[Mapping[str, Collection[Risk]]] = {
+    # What another file says never keeps this one out, and a doubt is for a reviewer to settle.
+    "tier-undercut": tuple(Risk),
+    "wide-scope": tuple(Risk),
+    **dict.fromkeys(("any-branch", "any-owner", "any-namespace", "pull-request-subject"), (Risk.LOW,)),
+}
+"""Where a rule of policy only warns."""
 
 ADVICE: Final[dict[str, Rule]] = {
     "unneeded-exception": _unneeded_exception,

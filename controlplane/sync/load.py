@@ -13,9 +13,11 @@ from controlplane.model.canonical import canonical
 from controlplane.model.entitlement import Entitlement, Scope
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.wording import worded
-from controlplane.sync.document import START, Document, Place, RefusedError, parse
+from controlplane.sync.document import START, Document, Place, RefusedError, parse, readable
 from controlplane.sync.document import Path as Loc
 from controlplane.sync.files import read
+from controlplane.sync.leaked import RULE as LEAKED
+from controlplane.sync.leaked import leaked
 from controlplane.sync.problem import Problem
 
 
@@ -79,7 +81,10 @@ def _source(directory: Path, name: str, models: Mapping[str, type[Scope]], *, al
         raise RefusedError(START, "name-collision", "another file's name differs in upper and lower case only")
     if not name.endswith(".yaml"):
         raise RefusedError(START, "file-name", "entitlements end in .yaml: rename the file")
-    document = parse(read(directory, name))
+    raw = read(directory, name)
+    if found := list(leaked(readable(raw))):  # before anything that might quote what stands there
+        raise _InvalidError(Problem(name, place.line, place.column, LEAKED, message) for place, message in found)
+    document = parse(raw)
     if not isinstance(document.value, dict):
         raise RefusedError(START, "not-a-mapping", "an entitlement is a mapping of keys to values")
     try:
@@ -136,7 +141,9 @@ def _said(error: ErrorDetails, path: Loc) -> tuple[str, str]:
         case "extra_forbidden":
             return "unknown-key", f"there is no key {last} here"
         case "missing":
-            return "missing-key", f"the key {last} is missing"
+            return "missing-owner" if last == "owner" else "missing-key", f"the key {last} is missing"
+        case kind if kind.startswith("over-scope."):
+            return kind, error["msg"]
         case "value_error":
             return "invalid-value", str(context.get("error", error["msg"]))
         case _:

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from controlplane.engines import places
-from controlplane.model.plan import Layout, ObjectKind
+from controlplane.model.grant import GrantId
+from controlplane.model.plan import OF_GRANT, Layout, ObjectKind, of_grant
 
 RESERVED = frozenset({"prober", "root", "default", "response-wrapping", "control-group"})
 """Names that no entitlement may have: our own probers' roles, and what Vault keeps for itself."""
@@ -39,6 +40,17 @@ def origin(layout: Layout, kind: ObjectKind, path: str) -> Origin | None:
     return Origin(entitlement=found["entitlement"], revision=found["revision"])
 
 
+def role_of_grant(layout: Layout, name: str) -> GrantId | None:
+    """The grant that a role of this name was made for; None where it is not ours, or for more than one."""
+    found = of_grant(name)
+    if found is None or re.fullmatch(rf"{re.escape(layout.prefix)}-{_BASE}{_SCOPE}", found[0], re.ASCII) is None:
+        return None
+    return found[1]
+
+
 def reserved(name: str) -> bool:
-    """Whether no entitlement may be called `name`; all that begins with `prober-` belongs to our probers."""
-    return name in RESERVED or name.startswith("prober-")
+    """Whether no entitlement may be called `name`.
+
+    All that begins with `prober-` belongs to our probers, with `p-` to roles of one grant each.
+    """
+    return name in RESERVED or name.startswith(("prober-", OF_GRANT))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controlplane.model.plan import Compiled, Layout, ObjectKind, Plan
 from controlplane.ports import Roles
-from controlplane.sync.diff import difference
+from controlplane.sync.diff import difference, drift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +21,10 @@ class PlanSync:
         Raises: VaultRefusedError, VaultUnavailableError: Vault cannot be looked at.
         """
         present = self.roles.read(self.layout)
-        kept = {item.path for compiled in wanted for item in compiled.objects}
+        kept = {item.path: item for compiled in wanted for item in compiled.objects}
         leases = {
             path: self.roles.leases_under(item)
             for path, item in present.items()
-            if item.kind is ObjectKind.SECRET_ROLE and path not in kept
+            if item.kind is ObjectKind.SECRET_ROLE and (path not in kept or drift(kept[path], item.data))
         }
         return difference(self.layout, wanted, present, leases=leases)

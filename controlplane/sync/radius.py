@@ -3,14 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Revocability, Risk
 from controlplane.ports import Engine
 
 
+class Point(StrEnum):
+    """Where a control is enforced."""
+
+    ENGINE = "engine"  # Vault or the target holds it, whatever becomes of us
+    BROKER = "broker"  # the running control plane holds it
+    NONE = "none"  # nobody does
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Radius:
-    """One entitlement for a reviewer, in sentences; `revocability` is that of its worst scope."""
+    """One entitlement for a reviewer, in sentences; `revocability` is that of its worst scope.
+
+    `controls` says of each control where it is enforced.
+    """
 
     entitlement: str
     risk: Risk
@@ -19,11 +31,13 @@ class Radius:
     longest: timedelta
     approval: str
     revocability: Revocability
+    controls: Mapping[str, Point]
 
 
 def radius(entitlement: Entitlement, engines: Mapping[str, Engine]) -> Radius:
     """What `entitlement` opens."""
     weakest = list(Revocability)
+    worst = max((engines[scope.engine].revocability for scope in entitlement.scopes), key=weakest.index)
     used = [engines[scope.engine] for scope in entitlement.scopes]
     return Radius(
         entitlement=entitlement.name,
@@ -34,8 +48,31 @@ def radius(entitlement: Entitlement, engines: Mapping[str, Engine]) -> Radius:
         workloads=tuple(_workload(entry) for entry in entitlement.eligibility),
         longest=entitlement.ttl.max,
         approval=_approval(entitlement),
-        revocability=max((engine.revocability for engine in used), key=weakest.index),
+        revocability=worst,
+        controls=_controls(entitlement, worst),
     )
+
+
+def _controls(entitlement: Entitlement, worst: Revocability) -> Mapping[str, Point]:
+    """Vault holds exact subjects; what else is told of eligibility it knows too coarsely, and of context nothing."""
+    exact = all(isinstance(entry.subject, str) and not entry.claims for entry in entitlement.eligibility)
+    given = entitlement.context
+    ours = {
+        "window": given.windows,
+        "network": given.networks,
+        "environment": given.environments,
+        "budget": given.max_active or given.max_requests,
+        "approval": entitlement.approval,
+        "heartbeat": entitlement.heartbeat,
+    }
+    return {
+        "eligibility": Point.ENGINE if exact else Point.BROKER,
+        "scope": Point.ENGINE,
+        "end by time": Point.NONE if worst is Revocability.LASTING else Point.ENGINE,
+        "revocation": Point.ENGINE if worst in {Revocability.PROVABLE, Revocability.RECALLABLE} else Point.NONE,
+        "policy": Point.BROKER,
+        **{name: Point.BROKER if said else Point.NONE for name, said in ours.items()},
+    }
 
 
 def _workload(entry: Eligibility) -> str:

@@ -15,6 +15,7 @@ from controlplane.sync.lint import Surroundings, lint
 from controlplane.sync.load import load
 from controlplane.sync.problem import Problem, Severity
 from controlplane.sync.tiers import load as load_tiers
+from controlplane.sync.undercut import undercuts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ def review(
 
     Raises: ConfigurationError: the directory or its tiers cannot be read.
     """
+    loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     around = Surroundings(
         tiers=load_tiers(directory),
         layout=layout,
@@ -64,8 +66,8 @@ def review(
         today=today,
         issuers=issuers,
         access=access,
+        undercuts=undercuts(loaded.entitlements, engines),
     )
-    loaded = load(directory, {word: engine.scope_model for word, engine in engines.items()})
     problems = list(loaded.problems)
     sound: list[Compiled] = []
     for source in loaded.sources:

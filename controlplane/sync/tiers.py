@@ -18,7 +18,8 @@ class Tier(BaseModel):
 
     `break_glass` is the longest `ttl.max` of a break-glass entitlement, besides `max_ttl`;
     `inline` is whether a credential may stand in the answer itself; `heartbeat`, where it is set, is required and at
-    most this long; `revocability` is the weakest class that an engine may have.
+    most this long; `revocability` is the weakest class that an engine may have; `own_clock` is whether every target
+    must end a credential by itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -29,6 +30,7 @@ class Tier(BaseModel):
     inline: bool = True
     heartbeat: Duration | None = None
     revocability: Revocability = Field(default=Revocability.LASTING, strict=False)
+    own_clock: bool = False
 
 
 class Tiers(BaseModel):
@@ -43,7 +45,9 @@ class Tiers(BaseModel):
         break_glass=timedelta(minutes=15),
         revocability=Revocability.RECALLABLE,
     )
-    high: Tier = Tier(max_ttl=timedelta(minutes=15), quorum=1, inline=False, revocability=Revocability.PROVABLE)
+    high: Tier = Tier(
+        max_ttl=timedelta(minutes=15), quorum=1, inline=False, revocability=Revocability.PROVABLE, own_clock=True
+    )
 
     def of(self, risk: Risk) -> Tier:
         """The tier of that risk."""

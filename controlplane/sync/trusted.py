@@ -88,16 +88,31 @@ def unselectable_claim(entitlement: Entitlement, issuers: Issuers) -> Iterator[F
 def nobody_to_approve(
     entitlement: Entitlement, issuers: Issuers, access: Sequence[AccessRule] | None
 ) -> Iterator[Finding]:
-    """A group that has to agree, and no rule of the settings by which anybody is an approver and in a group."""
+    """People who have to agree, and no rule of the settings by which they are approvers, or in a group."""
     approval = entitlement.approval
-    if approval is None or access is None or _grouped(issuers, access):
+    if approval is None or access is None:
         return
+    grouped = _grouped(issuers, access)
     for place, wanted in enumerate(approval.from_):
-        if wanted.startswith("group:"):
+        kind, _, name = wanted.partition(":")
+        if kind == "group" and not grouped:
             yield (
                 ("approval", "from", place),
                 f"nobody can be in {wanted} and agree: no `access` rule gives the role approver with `groups`",
             )
+        elif kind == "subject" and not _approves(name, access):
+            yield (
+                ("approval", "from", place),
+                f"{name} cannot agree: no `access` rule gives him the role approver",
+            )
+
+
+def _approves(name: str, access: Sequence[AccessRule]) -> bool:
+    """Whether some rule may make that person an approver: by his subject, or by claims that nobody knows here."""
+    issuer, _, subject = name.partition("/")
+    return any(
+        Role.APPROVER in rule.roles and rule.issuer == issuer and rule.subject in (None, subject) for rule in access
+    )
 
 
 def _grouped(issuers: Issuers, access: Sequence[AccessRule]) -> bool:

@@ -21,6 +21,9 @@ _PATIENCE: Final = 30.0
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
+_Answered = tuple[int, list[tuple[str, str]], bytes]
+
+
 class When(StrEnum):
     """On which side of the server's work something happens."""
 
@@ -40,6 +43,8 @@ class Fault:
     """Whether the server gets it a second time, as from a proxy that tries again by itself."""
     half: bool = False
     """Whether half of the answer arrives, and then the connection ends."""
+    swap: threading.Barrier | None = None
+    """Where two requests meet, to be answered with each other's answers."""
     _arrived: threading.Event = field(default_factory=threading.Event)
     _decided: threading.Event = field(default_factory=threading.Event)
     _cut: bool = False
@@ -73,6 +78,8 @@ class FaultProxy:
         self.addr = f"http://127.0.0.1:{port}"
         self.seen: list[str] = []
         self.status: int | None = None
+        self.doubling = False
+        """Whether every answer is sent twice over the same connection."""
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
@@ -103,9 +110,18 @@ class FaultProxy:
         with self._lock:
             self._faults.append(fault)
 
+    def swap(self, path: str) -> None:
+        """Let the next two requests for `path` have their effects, and answer each with the other's answer."""
+        meeting = threading.Barrier(2, timeout=_PATIENCE)
+        with self._lock:
+            for _ in range(2):
+                fault = Fault(path, When.AFTER, swap=meeting)
+                fault.release()
+                self._faults.append(fault)
+
     def calm(self) -> None:
         """Forget every fault that has met nobody yet, and pass everything on."""
-        self.status = None
+        self.status, self.doubling = None, False
         with self._lock:
             self._faults.clear()
 
@@ -127,6 +143,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     proxy: FaultProxy
     held: list[Fault]
+    left: dict[threading.Barrier, list[_Answered]]
+
+    def swapped(self, meeting: threading.Barrier, answer: _Answered) -> _Answered:
+        """The answer of the other one who comes to `meeting`."""
+        self.left.setdefault(meeting, []).append(answer)
+        meeting.wait()
+        return next(other for other in self.left[meeting] if other is not answer)
 
     @override
     def handle_error(self, request: object, client_address: object) -> None:
@@ -135,6 +158,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets, and the second waited 40 ms for an ACK
 
     def _pass_on(self) -> None:
         server = cast("_Server", self.server)
@@ -154,13 +178,20 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.status is not None:
             status, headers, content = fault.status, [], b""
+        if fault is not None and fault.swap is not None:
+            status, headers, content = server.swapped(fault.swap, (status, headers, content))
+        self._answer(status, headers, content, half=fault is not None and fault.half)
+        if server.proxy.doubling:
+            self._answer(status, headers, content)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, half: bool = False) -> None:
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in _HOP_BY_HOP:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if fault is not None and fault.half:
+        if half:
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
             return
@@ -171,10 +202,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._pass_on
         raise AttributeError(name)
 
-    def _forged(self, proxy: FaultProxy) -> tuple[int, list[tuple[str, str]], bytes] | None:
+    def _forged(self, proxy: FaultProxy) -> _Answered | None:
         return None if proxy.status is None else (proxy.status, [], b"")
 
-    def _asked(self, proxy: FaultProxy, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _asked(self, proxy: FaultProxy, body: bytes) -> _Answered:
         upstream = http.client.HTTPConnection(str(proxy.upstream.hostname), proxy.upstream.port, timeout=_PATIENCE)
         try:
             upstream.request(self.command, self.path, body, dict(self.headers.items()))
@@ -192,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
 def fault_proxy(upstream: str) -> Generator[FaultProxy]:
     """Run one on a free port while the block lasts; what is held then is cut."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.proxy, server.held = FaultProxy(upstream, server.server_address[1]), []
+    server.proxy, server.held, server.left = FaultProxy(upstream, server.server_address[1]), [], {}
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

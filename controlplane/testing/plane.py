@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,13 +13,14 @@ from typing import Any, Never, cast
 
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines
+from controlplane.engines import engines, own_probers
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
 from controlplane.grants.explain import ExplainGrant
+from controlplane.grants.find import FindAccess
 from controlplane.grants.finish import FinishGrant
 from controlplane.grants.finish_task import FinishTask
 from controlplane.grants.heartbeat import TakeHeartbeat
@@ -35,6 +36,7 @@ from controlplane.grants.revoke import RevokeGrant
 from controlplane.grants.show import ShowGrant
 from controlplane.grants.show_task import ShowTask
 from controlplane.grants.situate import Situate
+from controlplane.grants.sweep import SweepRoles
 from controlplane.grants.undo import UndoRenewal
 from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
@@ -60,7 +62,7 @@ from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
 from controlplane.model.request import GrantRequest
 from controlplane.model.secret import Secret
-from controlplane.ports import Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
+from controlplane.ports import GrantRoles, Leases, Logins, Meanwhile, Policy, Prober, Store, Transaction
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
@@ -124,6 +126,7 @@ class FakePlane:
         vault: FakeVault | None = None,
         clock: FakeClock | None = None,
         ids: CountingIds | None = None,
+        tokens: Iterator[int] | None = None,
         policy: Policy | None = None,
         started: bool = False,
         meanwhile: Meanwhile = at_once,
@@ -134,11 +137,14 @@ class FakePlane:
         self.store, self.spool = store or FakeStore(), FakeSpool()
         self.issuer = FakeIssuer(name="dev", clock=self.clock)
         self.entitlements = _Entitlements({})
-        self.probers: dict[str, Prober] = {"postgresql": cast("Prober", _Watched("prober", self.vault.target, self))}
+        self.probers: dict[str, Prober] = {
+            **own_probers(self.vault.shown, self.clock),
+            "postgresql": cast("Prober", _Watched("prober", self.vault.target, self)),
+        }
         self.assertions: list[Secret] = []
         self.woken = 0
         self.ahead: timedelta | None = timedelta(0)
-        self._tokens = itertools.count(1)
+        self._tokens = tokens or itertools.count(1)
         self.task_key, self.task_key_pem, self.receipt_keys = _KEY.jwk, _KEY.public_pem, [_RECEIPT_KEY.jwk]
         self.unready: Mapping[str, str] = {}
         self.trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -153,6 +159,7 @@ class FakePlane:
         store_ = cast("Store", _WatchedStore(self.store, self.journal))
         logins = cast("Logins", _Watched("logins", self.vault.logins, self))
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
+        roles = cast("GrantRoles", _Watched("roles", self.vault.grant_roles, self))
         record = Record(clock=self.clock, ids=self.ids)
         self.identify = Identify(
             clock=self.clock, issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record
@@ -168,6 +175,7 @@ class FakePlane:
             layout=LAYOUT,
             wake=self._wake,
             meanwhile=meanwhile,
+            roles=roles,
         )
         self.epochs = Epochs(clock=self.clock, record=record, store=store_, census=self.vault.census)
         if not started:
@@ -199,6 +207,7 @@ class FakePlane:
             engines=engines(),
             issuers=known([self.issuer.configured.options]),
         )
+        self.find = FindAccess(clock=self.clock, entitlements=self.entitlements, engines=engines())
         anew = DecideAnew(
             clock=self.clock,
             record=record,
@@ -290,6 +299,7 @@ class FakePlane:
             signer=_RECEIPT_KEY,
             pause=lambda span: _none(self.clock.advance(span)),
             engines=engines(),
+            roles=roles,
         )
         self.reap = ReapGrant(
             clock=self.clock,
@@ -313,6 +323,7 @@ class FakePlane:
             rostered=lambda path: path.startswith("database/creds/"),
             every=timedelta(seconds=10),
             hold=timedelta(minutes=2),
+            sweep=SweepRoles(record=record, store=store_, leases=leases, roles=roles),
         )
         self.restore = Restore(
             clock=self.clock,

@@ -22,6 +22,7 @@ from controlplane.model.grant import Grant, State, TaskId, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.plan import Compiled, Layout
 from controlplane.model.request import GrantRequest
+from controlplane.ports import Clock
 from controlplane.settings import KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings, WorkerSettings
 from controlplane.sync.apply import ApplySync
 from controlplane.sync.compile import compiled
@@ -29,6 +30,7 @@ from controlplane.sync.plan import PlanSync
 from controlplane.testing.entitlements import document, entitlement
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
 from controlplane.wiring import TASK_KEY, ControlPlane, identity_client, wire
 from controlplane.world import RandomIds, SystemClock
@@ -47,6 +49,12 @@ class RealPlane:
     openbao: OpenBao
     root: VaultClient
     issuer: DevIssuer
+    url: str | None = None
+    """Of its store; SQLite in `directory` where it is not given."""
+    machine: Clock | None = None
+    """What its machine's clock shows, where that is not the time."""
+    namespace: str | None = None
+    """Of the server, where it is not the root; `root` looks into the same one."""
     plane: ControlPlane = field(init=False)
     settings: Settings = field(init=False)
 
@@ -67,32 +75,41 @@ class RealPlane:
         auth_mount = f"shorthold-{self.prefix}"
         own = {
             name: VaultIdentity(mount=f"{auth_mount}-{name}", role=name, key_file=keys / f"{name}.pem")
-            for name in ("broker", "sync")
+            for name in IDENTITIES
         }
         self.settings = Settings(
             roles=self.directory / "roles",
             policies=shipped("roles") / "policies",
             environment="dev",
-            store=StoreSettings(url=f"sqlite:///{self.directory / 'shorthold.db'}"),
+            store=StoreSettings(
+                url=self.url or f"sqlite:///{self.directory / 'shorthold.db'}", spool=self.directory / "spool"
+            ),
             keys=KeysSettings(directory=keys),
             issuers=(OidcOptions(name="dev", url=self.issuer.url, audiences=("shorthold",)),),
             worker=WorkerSettings(tick=timedelta(milliseconds=200), reconcile=timedelta(seconds=1)),
             vault=VaultSettings(
                 addr=self.openbao.addr,
+                namespace=self.namespace,
                 prefix=self.prefix,
                 auth_mount=auth_mount,
                 mounts={word: f"{word}-{self.prefix}" for word in self.words},
                 max_request_duration=timedelta(seconds=5),
                 broker=own["broker"],
                 sync=own["sync"],
+                param=own["param"],
+                drift=own["drift"],
             ),
         )
-        pems = {name: load_or_create(keys / f"{name}.pem").public_pem for name in ("broker", "sync", "responder")}
-        task = load_or_create(keys / TASK_KEY).public_pem
-        trust = Trust(task_key_pem=task, **{f"{name}_key_pem": pem for name, pem in pems.items()})
-        bootstrap(self.root, self.layout, trust, apply=True)
-        self.plane = wire(self.settings)
+        self.bootstrap()
+        self.plane = wire(self.settings, machine=self.machine)
         self.plane.worker.start()
+
+    def bootstrap(self) -> None:
+        """Set the server up; again after a connection is made, so that it has a prober. Repeating it is fine."""
+        keys = self.settings.keys.directory
+        pems = {f"{name}_key_pem": load_or_create(keys / f"{name}.pem").public_pem for name in IDENTITIES}
+        task = load_or_create(keys / TASK_KEY).public_pem
+        bootstrap(self.root, self.layout, Trust(task_key_pem=task, **pems), apply=True)
 
     def stop(self) -> None:
         """Stop it, and take its mounts, and every lease that hangs from them, out of the server."""
@@ -122,13 +139,14 @@ class RealPlane:
             raise AssertionError("the control plane does not take the entitlements up")
         return wanted
 
-    def grant(self, name: str, *, ttl: str | None = None) -> Delivered:
+    def grant(self, name: str, *, ttl: str | None = None, **parameters: str) -> Delivered:
         """A grant for the agent. Raises what `RequestGrant` raises."""
         asked = GrantRequest(
             entitlement=name,
             task=TaskId("T-1"),
             intent="answer-question",
             ttl=None if ttl is None else parse_duration(ttl),
+            parameters=parameters,
         )
         return self.plane.request(self.who(), asked)
 
@@ -142,7 +160,7 @@ class RealPlane:
         if delivered.wrapping_token is None:
             raise AssertionError("nothing was wrapped")
         token = delivered.wrapping_token
-        client = VaultClient(Server(self.openbao.addr), lambda: token)
+        client = VaultClient(Server(self.openbao.addr, namespace=self.namespace), lambda: token)
         try:
             (fields,) = part(client.write("sys/wrapping/unwrap", {}), "data").values()
         finally:

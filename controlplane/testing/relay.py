@@ -104,6 +104,8 @@ class Relay:
                 return
             with socket.create_connection(("127.0.0.1", port), timeout=5) as server:
                 server.settimeout(None)
+                for line in (client, server):  # small packets do not wait for ACKs: slow is only what is meant to be
+                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._lock:
                     self._lines |= {client, server}
                 self._pump(client, server)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from controlplane.audit.chain import Broken, Intact
 from controlplane.audit.verify import verify_trail
@@ -129,21 +129,30 @@ class ServedPlane:
         return [sys.executable, "-m", "controlplane", *arguments]
 
     def events(self, grant: str) -> Sequence[str]:
-        """The kinds of the events of a grant, in order, as they stand in the file."""
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT kind FROM events WHERE grant_id = ? ORDER BY seq", (grant,)).fetchall()
-        return [str(row[0]) for row in rows]
+        """The kinds of the events of a grant, in order, as they stand in the store."""
+        found = self._rows("SELECT kind FROM events WHERE grant_id = :id ORDER BY seq", id=grant)
+        return [str(row["kind"]) for row in found]
 
     def grants(self) -> Sequence[dict[str, Any]]:
-        """Id, task, state and paths of every grant, as they stand in the file."""
-        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as database:
-            database.row_factory = sqlite3.Row
-            return [dict(row) for row in database.execute("SELECT * FROM grants ORDER BY requested_at, id")]
+        """Id, task, state and paths of every grant, as they stand in the store."""
+        return self._rows("SELECT * FROM grants ORDER BY requested_at, id")
 
     def audit(self) -> Intact | Broken:
         """Whether its audit chain is whole."""
-        with closing(open_trail(f"sqlite:///{self.store}")) as trail:
+        with closing(open_trail(self.environment["SHORTHOLD_STORE__URL"])) as trail:
             return verify_trail(trail, Stage(self.stack.project).audit_key)
+
+    def _rows(self, question: str, **values: str) -> list[dict[str, Any]]:
+        given = make_url(self.environment["SHORTHOLD_STORE__URL"])
+        on_postgresql = given.get_backend_name() == "postgresql"
+        url = (
+            given.set(drivername="postgresql+psycopg")
+            if on_postgresql
+            else f"sqlite:///file:{self.store}?mode=ro&uri=true"
+        )
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.connect() as database:
+            return [dict(row) for row in database.execute(text(question), values).mappings()]
 
     def _answers(self) -> bool:
         return loopback.ask(self.port, "GET", "/healthz")[0] == 200  # noqa: PLR2004 # OK

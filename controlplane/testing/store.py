@@ -643,7 +643,7 @@ class FakeChanges:
 
 _ASKED = (
     *("entitlement", "issuer", "subject", "person", "workload", "task", "intent", "reason"),
-    *("unusual", "under", "idempotency_key", "request_digest", "requested_at"),
+    *("unusual", "parameters", "under", "idempotency_key", "request_digest", "requested_at"),
 )
 """What a save never changes: the facts of the request."""
 

@@ -33,7 +33,7 @@ from controlplane.model.orphan import Epoch, Login
 from controlplane.model.plan import Layout, ObjectKind, VaultObject
 from controlplane.model.secret import Secret
 from controlplane.ports import Answer, Clock
-from controlplane.sync.ours import origin
+from controlplane.sync.ours import origin, role_of_grant
 
 _OUT_OF_RETRIES = "out of retries, last error: the target does not answer"
 
@@ -48,6 +48,7 @@ class Faults:
     """Every call fails."""
     given_up: bool = False
     """Leases whose target is down count as irrevocable: Vault has tried six times."""
+    lose_write: bool = False
     lose_login: bool = False
     lose_read: bool = False
     lose_wrap: bool = False
@@ -101,6 +102,7 @@ class FakeVault:
         self.logins = FakeLogins(state)
         self.leases = FakeLeases(state)
         self.roles = FakeRoles(state)
+        self.grant_roles = FakeGrantRoles(state)
         self.census = FakeCensus(state)
 
     def make_zombie(self, accessor: Accessor) -> None:
@@ -130,10 +132,22 @@ class FakeVault:
             del state.tokens[accessor]
             return state.wrapped.pop(accessor)
 
+    def shown(self, word: str, path: str) -> JsonObject | None:
+        """What every mount here shows to everybody: at `logins/<principal>`, whether its target has that one."""
+        del word  # there is one target
+        return {} if path.removeprefix("logins/") in self.target.users else None
+
     @property
     def clock(self) -> Clock:
         """By which everything here ends."""
         return self._state.clock
+
+    @property
+    def roles_of_grants(self) -> Sequence[VaultObject]:
+        """The roles that were made for one grant each."""
+        with self._state as state:
+            items = state.objects.items()
+            return [item for path, item in items if role_of_grant(state.layout, path.rpartition("/")[2]) is not None]
 
     @property
     def tokens(self) -> Sequence[Accessor]:
@@ -292,7 +306,12 @@ class FakeCensus:
         """Every path under which a lease hangs."""
         with self._state as state:
             paths = sorted({id.rpartition("/")[0] for id in state.leases})
-            return [path for path in paths if origin(state.layout, ObjectKind.SECRET_ROLE, _role_path(path))]
+            return [
+                path
+                for path in paths
+                if origin(state.layout, ObjectKind.SECRET_ROLE, _role_path(path))
+                or role_of_grant(state.layout, path.rpartition("/")[2])
+            ]
 
     def epoch(self) -> Epoch | None:
         """What was noted last."""
@@ -333,6 +352,41 @@ class FakeRoles:
             if item.kind is not ObjectKind.SECRET_ROLE:
                 return 0
             return sum(_role_path(id.rpartition("/")[0]) == item.path for id in state.leases)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeGrantRoles:
+    """Fits `ports.GrantRoles`."""
+
+    _state: "_State"
+
+    def write(self, roles: Sequence[VaultObject]) -> None:
+        """Write the roles of one grant."""
+        with self._state as state:
+            for role in roles:
+                if role_of_grant(state.layout, role.path.rpartition("/")[2]) is None:
+                    raise VaultRefusedError(f"permission denied: {role.path}")
+                state.objects[role.path] = role
+                state.faults.lost("write")
+
+    def remove(self, grant: GrantId) -> None:
+        """Delete every role of a grant."""
+        with self._state as state:
+            for path in [path for path in state.objects if self._of(path) == grant]:
+                del state.objects[path]
+
+    def present(self) -> Mapping[GrantId, Sequence[str]]:
+        """The grants of which there are roles."""
+        with self._state as state:
+            found: dict[GrantId, list[str]] = {}
+            for path in state.objects:
+                if (grant := self._of(path)) is not None:
+                    mount, _, name = path.partition("/roles/")
+                    found.setdefault(grant, []).extend([f"{mount}/creds/{name}", f"{mount}/issue/{name}"])
+            return found
+
+    def _of(self, path: str) -> GrantId | None:
+        return role_of_grant(self._state.layout, path.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,7 +456,8 @@ class _State:
     def allow(self, holder: _Token, path: str) -> None:
         for policy in holder.facts.policies:
             item = self.objects.get(f"sys/policies/acl/{policy}")
-            if item is not None and path in json.loads(str(item.data["policy"]))["path"]:
+            rules: dict[str, JsonValue] = {} if item is None else json.loads(str(item.data["policy"]))["path"]
+            if path in rules or any(rule.endswith("*") and path.startswith(rule[:-1]) for rule in rules):
                 return
         raise VaultRefusedError(f"permission denied: {path}")
 

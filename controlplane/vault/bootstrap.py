@@ -5,7 +5,7 @@ run does nothing. It is the same on the embedded server and on somebody else's.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -38,10 +38,20 @@ class Trust:
     broker_key_pem: str
     sync_key_pem: str
     responder_key_pem: str
+    drift_key_pem: str
+    param_key_pem: str | None = None
+    """None where no entitlement has parameters: then nobody may make roles for single grants."""
 
-    def key_of(self, identity: str) -> str:
-        """The key of `broker`, `sync` or `responder`."""
-        return {"broker": self.broker_key_pem, "sync": self.sync_key_pem, "responder": self.responder_key_pem}[identity]
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """The key of each of `IDENTITIES` that there is to be."""
+        known = {
+            "broker": self.broker_key_pem,
+            "sync": self.sync_key_pem,
+            "responder": self.responder_key_pem,
+            "drift": self.drift_key_pem,
+        }
+        return known if self.param_key_pem is None else {**known, "param": self.param_key_pem}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +88,35 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
         ConfigurationError: a name of the layout is no good, or a mount of ours is something else already.
         VaultRefusedError, VaultUnavailableError: how far it came stands in Vault: run it again.
     """
-    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES}
+    policies = {identity: policy_of(layout, identity) for identity in IDENTITIES if identity in trust.keys}
     items: list[BootstrapItem] = []
     for wanted in _everything(client, layout, trust, policies):
         items.append(BootstrapItem(path=wanted.path, what=wanted.what, action=wanted.action))
         if apply and wanted.action != "none":
             client.write(wanted.path, wanted.body)
     return items
+
+
+def made(client: VaultClient, layout: Layout) -> Sequence[str]:
+    """The identities that there have to be: `param` only where somebody has made it."""
+    path = f"sys/policies/acl/{identity_name(layout, 'param')}"
+    return [name for name in IDENTITIES if name != "param" or client.read(path) is not None]
+
+
+def identities(client: VaultClient, layout: Layout) -> Iterator[BootstrapItem]:
+    """Policies and roles of our identities, probers among them, held against what bootstrap writes; nothing is written.
+
+    Raises: ConfigurationError, VaultRefusedError, VaultUnavailableError: the rest was not looked at.
+    """
+    wanted: list[_Wanted] = []
+    for identity in made(client, layout):
+        mount = identity_name(layout, identity)
+        wanted.append(_policy(client, mount, f"what {identity} may do", policy_of(layout, identity)))
+        wanted.append(_identity_role(client, mount, identity, exists=True))
+    if (database := layout.mounts.get("database")) is not None:
+        wanted += _probers(client, layout, database, exists=True)
+    for item in wanted:
+        yield BootstrapItem(path=item.path, what=item.what, action=item.action)
 
 
 def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Mapping[str, str]) -> Iterator[_Wanted]:
@@ -97,10 +129,10 @@ def _everything(client: VaultClient, layout: Layout, trust: Trust, policies: Map
     yield from _auth(
         client, auths, layout.auth_mount, what="where tasks log in", key=trust.task_key_pem, ceiling=CEILING
     )
-    for identity in IDENTITIES:
+    for identity in policies:
         mount = identity_name(layout, identity)
         yield from _auth(
-            client, auths, mount, what=f"where {identity} logs in", key=trust.key_of(identity), ceiling=SESSION_TTL
+            client, auths, mount, what=f"where {identity} logs in", key=trust.keys[identity], ceiling=SESSION_TTL
         )
         yield _policy(client, mount, f"what {identity} may do", policies[identity])
         yield _identity_role(client, mount, identity, exists=f"{mount}/" in auths)
@@ -239,4 +271,4 @@ def _same(current: JsonValue, wanted: JsonValue) -> bool:
     return current == wanted or (not current and not wanted)
 
 
-__all__ = ["BootstrapItem", "Trust", "bootstrap"]
+__all__ = ["BootstrapItem", "Trust", "bootstrap", "identities"]

@@ -16,7 +16,7 @@ from controlplane.model.errors import VaultUnavailableError
 from controlplane.model.lease import Accessor, TokenFacts
 from controlplane.model.orphan import Epoch
 from controlplane.model.plan import Layout, ObjectKind
-from controlplane.sync.ours import origin
+from controlplane.sync.ours import origin, role_of_grant
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.logins import BEING_MADE, VaultLogins
 
@@ -97,7 +97,8 @@ class VaultCensus:
                 continue
             for key in self._broker.list(f"sys/leases/lookup/{where.leases}"):
                 role = key.removesuffix("/")
-                if origin(self._layout, ObjectKind.SECRET_ROLE, f"{where.roles}/{role}") is not None:
+                path = f"{where.roles}/{role}"
+                if origin(self._layout, ObjectKind.SECRET_ROLE, path) or role_of_grant(self._layout, role):
                     found.append(f"{where.leases}/{role}")
         return found
 

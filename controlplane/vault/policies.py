@@ -18,13 +18,13 @@ from controlplane.model.canonical import canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import MAX_PREFIX, Layout
 
-IDENTITIES: Final = ("broker", "sync", "responder")
+IDENTITIES: Final = ("broker", "sync", "responder", "drift", "param")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([a-z_]+(?::[a-z0-9-]+)?)\}")
 _PREFIX: Final = re.compile(rf"[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}", re.ASCII)
 _MOUNT: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _RESERVED: Final = {"auth", "cubbyhole", "identity", "sys"}
-_PATH: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*\*?", re.ASCII)  # `*` means anything at the end only
+_PATH: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*(/?\*)?", re.ASCII)  # `*` means anything at the end only
 
 
 def identity_name(layout: Layout, identity: str) -> str:
@@ -85,6 +85,7 @@ def _names(layout: Layout) -> Mapping[str, tuple[str, ...]]:
     folders = {
         "roles": tuple(where.roles for where in found if where.roles is not None),
         "leases": tuple(where.leases for where in found if where.leases is not None),
+        "own": tuple(where.roles for where in found if where.own and where.roles is not None),
         "holds": tuple(where.holds for where in found if where.holds is not None),
     }
     return names | mounts | folders

@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from controlplane.engines import places
 from controlplane.model.canonical import JsonObject, JsonValue, canonical
 from controlplane.model.plan import Layout, ObjectKind, VaultObject
 from controlplane.sync.ours import origin
 from controlplane.vault.client import VaultClient, part
+
+_AT_ONCE: Final = 8
+"""Objects that are read at the same time: what one Vault answers at once, and no more."""
 
 
 class VaultRoles:
@@ -20,11 +25,16 @@ class VaultRoles:
 
     def read(self, layout: Layout) -> Mapping[str, VaultObject]:
         """All objects of ours by path. One that goes while we look is not among them."""
-        found = (
-            self._read(layout, kind, f"{folder}/{name}")
+        named = [
+            (kind, f"{folder}/{name}")
             for kind, folder in _folders(layout)
             for name in self._client.list(folder)
-        )
+            if origin(layout, kind, f"{folder}/{name}") is not None
+        ]
+        # A policy's text could be listed for all at once, everybody's with it: that is not for this identity to see.
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shorthold-read") as pool:
+            asked = [pool.submit(self._read, layout, kind, path) for kind, path in named]
+            found = [future.result() for future in asked]
         return {item.path: item for item in found if item is not None}
 
     def write(self, item: VaultObject) -> None:

@@ -50,11 +50,14 @@ class Worker:
         begin: Callable[[], object] | None = None,
         carry_out: Callable[[], int] | None = None,
         pace: Pace | None = None,
+        watch: Callable[[], object] | None = None,
+        watch_every: timedelta = timedelta(minutes=5),
     ) -> None:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
         self._save_unsaved, self._end_unclaimed = save_unsaved, end_unclaimed
         self._unbegun, self._cuts = begin, carry_out
+        self._watch, self._watch_every = watch, watch_every
         self._stopping = threading.Event()
         first, again = (
             _Lane(
@@ -86,6 +89,9 @@ class Worker:
             self._scheduler.add_job(self._carry_out, "interval", seconds=self._tick.total_seconds())
         if self._compare is not None:
             self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
+        if self._watch is not None:
+            # Twice in each span, so that a look comes when it is due and not one span later.
+            self._scheduler.add_job(self._look_out, "interval", seconds=self._watch_every.total_seconds() / 2)
         self._scheduler.start()
         for lane in self._lanes:
             lane.start()
@@ -131,6 +137,15 @@ class Worker:
             self._compare()
         except ControlPlaneError as error:
             log.warning("worker_cannot_reconcile", code=error.code, detail=error.detail)
+
+    def _look_out(self) -> None:
+        """Look for drift, if it is this replica's turn."""
+        if self._watch is None or self._stopping.is_set():
+            return
+        try:
+            self._watch()
+        except ControlPlaneError as error:
+            log.warning("worker_cannot_look_for_drift", code=error.code, detail=error.detail)
 
     def _catch_up(self) -> None:
         """Save what the store could not take when it happened."""

@@ -10,6 +10,7 @@ Nothing of this is in the control plane itself.
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,21 @@ from typing import Any, Final
 import controlplane
 from controlplane.cli.main import main
 
-NEEDED: Final = ("controlplane.cli.commands", "controlplane.cli.serve", "controlplane.http.app", "controlplane.wiring")
-"""What takes a control plane its time to import."""
+NEVER: Final = ("controlplane.__main__", "controlplane.dev", "controlplane.testing", "controlplane.stores.migrations")
+LATE: Final = (
+    *("anyio._backends._asyncio", "apscheduler.triggers.interval", "psycopg", "sqlalchemy.dialects.postgresql"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.httptools_impl", "uvloop"),
+)
+"""What a control plane imports of others only when it runs. All of ours but `NEVER` is imported before, too."""
 CODE: Final = str(Path(controlplane.__file__).parent)
 BY_INSTRUCTION: Final = f"{CODE}/grants/"
 BY_LINE: Final = tuple(f"{CODE}/{part}/" for part in ("vault", "stores", "probers", "worker", "keys"))
 VERBS: Final = tuple(
-    f"{BY_INSTRUCTION}{verb}.py" for verb in ("request", "collect", "issue", "finish", "renew", "reap", "revoke")
+    f"{BY_INSTRUCTION}{verb}.py"
+    for verb in (
+        *("request", "approve", "deny", "collect", "issue", "renew", "heartbeat", "undo"),
+        *("finish", "finish_task", "reap", "revoke"),
+    )
 )
 
 
@@ -92,7 +101,8 @@ def _live(order: Mapping[str, Any]) -> None:
 
 
 def _serve() -> None:
-    for module in NEEDED:
+    own = (found.name for found in pkgutil.walk_packages(controlplane.__path__, "controlplane."))
+    for module in (*LATE, *(name for name in own if not name.startswith(NEVER))):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once: nobody waits for them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it

@@ -5,30 +5,32 @@ active grant has lost its credential.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from controlplane.audit.chain import Intact, verify
+from controlplane.grants.issue import Delivered
 from controlplane.model.errors import ControlPlaneError, StoreUnavailableError, VaultUnavailableError
 from controlplane.model.event import Kind
-from controlplane.model.grant import Grant, GrantId, State, Why
+from controlplane.model.freeze import Freeze
+from controlplane.model.grant import TERMINAL, Grant, GrantId, State, TaskId, Why
 from controlplane.model.lease import Accessor
-from controlplane.model.orphan import OrphanKind
 from controlplane.model.secret import Secret
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 from controlplane.testing.ids import CountingIds
 from controlplane.testing.store import AUDIT_KEY, FakeStore
 from controlplane.testing.vault import FakeVault
+from tests.chaos.claim import amiss
+from tests.chaos.deeds import DEEDS
 from tests.chaos.replica import Hook, KilledError, Replica, Shared
 
 TICK: Final = timedelta(seconds=5)
 SETTLED_WITHIN: Final = timedelta(minutes=4)
 """After the last fault: a settling time, the longest back-off, and the hold of a worker that died."""
-SKEW: Final = timedelta(seconds=30)
-"""As far as our clock may be off while it grants; by so much a grant may outlive its credential in the store."""
 SHORT, LONG = timedelta(seconds=40), timedelta(minutes=14)
 SCOPE: Final = {"engine": "database", "connection": "orders"}
 ENTITLEMENTS: Final = (
@@ -38,8 +40,12 @@ ENTITLEMENTS: Final = (
         scopes=[{**SCOPE, "name": name, "privileges": [f"select on table sales.{name}"]} for name in ("a", "b")],
     ),
     compiled_entitlement(
-        entitlement="in-line", delivery="inline", eligibility=[{"issuer": "dev", "subject": {"glob": "repo:*"}}]
+        entitlement="in-line",
+        delivery="inline",
+        eligibility=[{"issuer": "dev", "subject": {"glob": "repo:acme/*:ref:refs/heads/main"}}],
     ),
+    compiled_entitlement(entitlement="watched", heartbeat="45s"),
+    compiled_entitlement(entitlement="agreed", risk="medium", approval={"quorum": 1, "from": ["group:oncall"]}),
 )
 TRAPS: Final = (
     "killed",
@@ -58,6 +64,8 @@ TRAPS: Final = (
     "other-reconciles",
     "other-finishes",
     "other-asks",
+    "other-finishes-task",
+    "other-freezes",
 )
 RARE: Final = frozenset({"vault-crash", "read-overtaken", "sent-twice", "late-login"})
 """There are not many steps at which these can happen: it is always the first."""
@@ -86,11 +94,13 @@ class Machine:
         """Users whose lease Vault lost, and the grant they were made for."""
         self.late: list[tuple[str, Secret]] = []
         self.acting: list[str] = []
+        self.tasks = 1
+        self.frozen: dict[str, int] = {}
+        """Selections that certainly are frozen, and how much had happened by then."""
         self.furthest = self.now.now()
         """The latest instant that a wrong clock ever showed: what was put off then may be due that late."""
-        self.replicas = [
-            Replica(name, Shared(self.store, self.vault, self.ids), ENTITLEMENTS, self.meet) for name in ("one", "two")
-        ]
+        shared = Shared(self.store, self.vault, self.ids, itertools.count(1))
+        self.replicas = [Replica(name, shared, ENTITLEMENTS, self.meet) for name in ("one", "two")]
 
     # What agents and workers do, and what goes wrong at one of the calls that it takes.
 
@@ -98,8 +108,27 @@ class Machine:
         self.act(number, lambda replica: self._ask(replica, entitlement, key, ttl), trap)
 
     def _ask(self, replica: Replica, entitlement: str, key: str | None = None, ttl: timedelta | None = None) -> None:
-        given = replica.plane.ask(entitlement=entitlement, key=key, ttl=ttl)
+        task = TaskId(f"T-{self.tasks}")
+        self._given(replica.plane.ask(entitlement=entitlement, key=key, ttl=ttl, task=task))
+
+    def _given(self, given: Delivered) -> None:
         self.wraps += [given.wrapping_token] if given.wrapping_token else []
+
+    def do(self, number: int, deed: str, which: int, trap: "Trap") -> None:
+        """One of `deeds.DEEDS`."""
+        if deed == "thaw":
+            self.frozen.clear()
+        self.act(number, lambda replica: self._do(replica, deed, which), trap)
+        self.tasks += deed == "finish-task" and which > 0  # else what is asked for next is asked for too late
+
+    def _do(self, replica: Replica, deed: str, which: int) -> None:
+        match DEEDS[deed](replica.plane, which):
+            case Freeze(selection=selection):
+                self.frozen.setdefault(selection, len(self.store.events()))
+            case Delivered() as given:
+                self._given(given)
+            case None:
+                pass
 
     def open(self, number: int) -> None:
         if self.wraps:
@@ -143,6 +172,7 @@ class Machine:
             case "repair":
                 faults.sealed = faults.given_up = target.down = False
                 self.store.down = None
+                self.do(number, "thaw", 0, None)
             case _:
                 self._jump(replica, timedelta(seconds=int(trouble)))
 
@@ -160,10 +190,10 @@ class Machine:
         """Settle; then end everything, and see that nothing is left."""
         self.settle()
         self.settle_clocks()
-        for grant in self.store.grants(states=[State.ACTIVE], limit=1000):
+        for grant in self.store.grants(states=[State.PENDING, State.APPROVED, State.ACTIVE], limit=1000):
             self.replicas[0].plane.finish(self.replicas[0].plane.agent(), grant.id, Why.COMPLETED)
         self.settle()
-        unended = [g for g in self.store.grants(limit=1000) if g.state not in {State.REVOKED, State.LAPSED}]
+        unended = [g for g in self.store.grants(limit=1000) if g.state not in TERMINAL]
         assert not unended, unended
         kinds = [event.kind for event in self.store.events()]
         assert kinds.count(Kind.GRANT_REVOKED) == len(self.store.grants(states=[State.REVOKED], limit=1000))
@@ -182,11 +212,11 @@ class Machine:
             for number in range(len(self.replicas)):
                 self.work(number, None)
                 self.reconcile(number, None)
-            if not self.unsettled() and not self.amiss():
+            if not self.unsettled() and not amiss(self):
                 break
             self.pass_on(TICK)
         assert not self.unsettled(), self.unsettled()
-        assert not self.amiss(), self.amiss()
+        assert not amiss(self), amiss(self)
 
     def settle_clocks(self) -> None:
         for replica in self.replicas:
@@ -196,46 +226,9 @@ class Machine:
     def unsettled(self) -> list[Grant]:
         """Grants that were decided on and are not yet so."""
         states = [State.ISSUING, State.REVOKING, State.IRREVOCABLE]
-        over = [g for g in self.store.grants(states=[State.ACTIVE], limit=1000) if g.expires_at <= self.now.now()]
+        active = self.store.grants(states=[State.ACTIVE], limit=1000)
+        over = [g for g in active if g.over(self.now.now()) is not None or g.renewing_to is not None]
         return [*self.store.grants(states=states, limit=1000), *over]
-
-    def amiss(self) -> list[str]:
-        """Whatever is not as the claim says, asked of Vault and the target themselves."""
-        vault = self.vault
-        looked = {at: facts for at in vault.tokens if (facts := vault.logins.facts(at)) is not None}
-        tokens = {at: facts for at, facts in looked.items() if facts.num_uses >= 0}
-        leases = {lease for path in vault.census.places() for lease in vault.leases.under(path)}
-        users = set(vault.target.users)
-        active = {grant.id: grant for grant in self.store.grants(states=[State.ACTIVE], limit=1000)}
-        held = {lease.id: (id, lease) for id in active for lease in self.store.leases(id)}
-        found = [
-            f"token {at} of {facts.metadata['grant']} is alive"
-            for at, facts in tokens.items()
-            if "grant" in facts.metadata and at not in {grant.accessor for grant in active.values()}
-        ]
-        found += [f"lease {id} is alive" for id in leases if id not in held]
-        owned = {lease.principal for _, lease in held.values()}
-        found += [f"user {user} can log in" for user in users - owned - self.lost.keys()]
-        still = {id for id, grant in active.items() if self.now.now() < grant.expires_at - SKEW}
-        found += [f"{id} has lost its token" for id in still if active[id].accessor not in tokens]
-        found += [
-            f"{id} has lost {lease.id}"
-            for id, lease in held.values()
-            if id in still and (lease.id not in leases or lease.principal not in users)
-        ]
-        return found + self._untrue_receipts(users)
-
-    def _untrue_receipts(self, users: set[str]) -> list[str]:
-        found: list[str] = []
-        for grant in self.store.grants(states=[State.REVOKED], limit=1000):
-            assert grant.receipt is not None
-            there = [end.principal for end in grant.receipt.ended if end.verified and end.principal in users]
-            found += [f"the receipt of {grant.id} calls {name} gone" for name in there]
-            if grant.receipt.verified and grant.id in self.lost.values():
-                found.append(f"the receipt of {grant.id} knows nothing of the login that was lost")
-        known = {orphan.name for orphan in self.store.orphans() if orphan.kind is OrphanKind.LOGIN}
-        unreported = [user for user in self.lost if user in users and f"orders/{user}" not in known]
-        return found + [f"nobody reported {user}" for user in unreported]
 
     # How it is done.
 
@@ -309,6 +302,10 @@ class Machine:
                 return partial(self.finish, self.replicas.index(other), 0, None)
             case ("other-asks", _) if free:
                 return partial(self.act, self.replicas.index(other), lambda two: self._ask(two, "two-scopes"))
+            case ("other-finishes-task", _) if free:
+                return partial(self.do, self.replicas.index(other), "finish-task", 1, None)
+            case ("other-freezes", _) if free:
+                return partial(self.do, self.replicas.index(other), "freeze", 0, None)
             case _:
                 return None
 

@@ -1,6 +1,6 @@
 """A control plane in memory that can be killed at any of its calls: what is dead touches nothing any more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, cast
@@ -57,6 +57,8 @@ class Shared:
     store: FakeStore
     vault: FakeVault
     ids: CountingIds
+    tokens: Iterator[int]
+    """Numbers of the callers' tokens: each is taken once, whoever takes it."""
 
 
 class Replica:
@@ -85,6 +87,7 @@ class Replica:
             vault=cast("FakeVault", Mortal(self._shared.vault, self.life)),
             clock=self.clock,
             ids=self._shared.ids,
+            tokens=self._shared.tokens,
             started=True,
         )
         # `sync` made their roles in Vault before, which need not answer now.

@@ -13,6 +13,8 @@ LOGIN, READ, WRAP = "/v1/auth/shorthold/login", "/v1/database/creds/sh-*", "/v1/
 REVOKE, LEASE, LOOKUP = "/v1/auth/token/revoke-accessor", "/v1/sys/leases/*", "/v1/auth/token/lookup-accessor"
 PATHS: Final = (LOGIN, READ, WRAP, REVOKE, LEASE, LOOKUP, "/v1/auth/token/renew-accessor", "/v1/*")
 STATUSES: Final = (429, 500, 503)
+PLAIN, WATCHED, AGREED = "orders-read", "orders-watched", "orders-agreed"
+"""The entitlements in `roles/`."""
 INSTRUCTIONS: Final = 12_000
 """About as many as asking for a grant and ending it takes; a life that is not over by then is ended by `kill`."""
 
@@ -85,14 +87,41 @@ def _blow(dice: Random, kind: str) -> Blow:
 def _moves(dice: Random) -> Sequence[Move]:
     moves: list[Move] = []
     for _ in range(dice.choice((2, 3, 4))):
-        moves.append(Move("ask", dice.choice(("5m", "5m", "10m", "3s"))))
+        moves += _got(dice)
         if dice.random() < 0.6:
             moves.append(Move("open"))
-        moves.append(Move("pause", str(dice.choice((0, 20, 100, 250)))))
+        moves += _used(dice)
         if dice.random() < 0.6:
-            moves.append(Move("finish"))
+            moves.append(Move(dice.choice(("finish", "finish", "finish-task"))))
         moves.append(Move("pause", str(dice.choice((0, 50, 200)))))
     return moves
+
+
+def _got(dice: Random) -> Sequence[Move]:
+    """How a grant is asked for, up to where there is something to open."""
+    entitlement = dice.choice((PLAIN, PLAIN, PLAIN, WATCHED, WATCHED, AGREED))
+    ask = Move("ask", f"{entitlement} {dice.choice(('5m', '5m', '10m', '5s'))}")
+    if entitlement != AGREED:
+        return [ask]
+    answer = Move(dice.choice(("approve", "approve", "approve", "deny")))
+    return [ask, answer, Move("pause", str(dice.choice((0, 0, 100)))), Move("collect")]
+
+
+def _used(dice: Random) -> Sequence[Move]:
+    """What is done while it lasts."""
+    pause = Move("pause", str(dice.choice((0, 20, 100, 250))))
+    match dice.choice(("nothing", "nothing", "renew", "renew", "beat", "part", "freeze")):
+        case "renew":
+            return [Move("renew", dice.choice(("5m", "10m"))), pause]
+        case "beat":
+            return [Move("beat"), pause, Move("beat")]
+        case "part":
+            return [Move("part", dice.choice(("5m", "10m"))), pause, *([Move("open")] if dice.random() < 0.5 else [])]
+        case "freeze":
+            refused = [Move("renew", "10m")] if dice.random() < 0.5 else [Move("ask", f"{PLAIN} 5m")]
+            return [Move("freeze"), *refused, pause, Move("thaw")]
+        case _:
+            return [pause]
 
 
 BLOWS: Final = (

@@ -3,9 +3,11 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,13 +34,14 @@ from controlplane.testing.relay import Relay, relay
 from controlplane.testing.served import ServedPlane, Witness, witness
 from controlplane.vault.census import epoch_path
 
-READY: Final = timedelta(seconds=30)
+READY: Final = timedelta(minutes=2)
+"""For a server to be there: generous, for the machine may have other work to do."""
 QUICK: Final = {
     "VAULT__TIMEOUT": "1s",
     "VAULT__ISSUING_WITHIN": "1s",
     "VAULT__MAX_REQUEST_DURATION": "1s",
     "WORKER__TICK": "1s",
-    "WORKER__HOLD": "3s",
+    "WORKER__HOLD": "2s",
     "WORKER__RECONCILE": "1s",
 }
 """Everything that takes its time in production, shortened; the order of events is the real one."""
@@ -70,7 +73,7 @@ class Cradle:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(READY.total_seconds())
         self._process.stdout.close()
 
 
@@ -82,27 +85,35 @@ class MortalPlane(ServedPlane):
     pid: int | None = None
     deaths: Counter[str] = field(default_factory=Counter[str])
     """How its lives ended, those in which it was ready to serve: `killed`, or `by its own hand`."""
-    _ready: bool = False
+    _ready: threading.Event = field(default_factory=threading.Event)
     _doomed: bool = False
 
-    def live(self, after: int = 0) -> bool:
-        """Start it; whether it came up. One that died on its way is no failure: what it needs may be down."""
+    def begin(self, after: int = 0) -> threading.Thread:
+        """Start it, and wait for nothing; the thread ends when it answers, or has died on its way."""
         order = {"arguments": ["serve", *self.options], "after": after, "log": str(self.log)}
-        self.pid = self.cradle.bear({**order, "cwd": str(self.directory), "environment": self.environment})
-        self._doomed = self._ready = False
-        self._ready = until(lambda: self._answers() or not self.alive, READY) and self.alive
-        return self._ready
+        self.pid = pid = self.cradle.bear({**order, "cwd": str(self.directory), "environment": self.environment})
+        self._doomed, self._ready = False, threading.Event()
+        ready = self._ready
+
+        def wait() -> None:
+            if until(lambda: self._answers() or not _runs(pid), READY) and _runs(pid):
+                ready.set()
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        return thread
+
+    def live(self) -> bool:
+        """Start it, to live on; whether it came up. One that died on its way is no failure: a server may be down."""
+        self.begin().join()
+        return self._ready.is_set() and self.alive
 
     @property
     def alive(self) -> bool:
         """Whether its process is there."""
-        if self.pid is None:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+        if self.pid is not None and not _runs(self.pid):
             self.pid = None
-            if self._ready:
+            if self._ready.is_set():
                 self.deaths["killed" if self._doomed else "by its own hand"] += 1
         return self.pid is not None
 
@@ -196,10 +207,23 @@ class Reachable:
 
 
 @contextmanager
+def servers(project: Path) -> Generator[Stack]:
+    """Servers of our own, for they are killed, with our own entitlements; the stack's control plane is stopped."""
+    shutil.copytree(Path(__file__).parent / "roles", project / "roles")
+    stack = Stack(project=project, say=lambda _: None)
+    try:
+        stack.up()
+        stack.serve.stop()
+        yield stack
+    finally:
+        stack.destroy()
+
+
+@contextmanager
 def site(stack: Stack, directory: Path, kind: str) -> Generator[Site]:
     """A site with a new store, `sqlite` or `postgresql` with two replicas; nothing of it runs on afterwards.
 
-    The stack's own control plane must not run: both would take each other's tokens for orphans.
+    No other control plane may run on the stack: each would take the other's tokens for orphans.
     """
     port, reachable = stack.postgres.port, Reachable()
     with ExitStack() as opened:
@@ -253,6 +277,14 @@ def _store(stack: Stack, directory: Path, kind: str, port: int, opened: ExitStac
         return whole.render_as_string(hide_password=False)
 
     return at(server.port), at(port)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _execute(dsn: str, statement: sql.Composed) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from typing_extensions import override
 
+from tests.chaos.deeds import DEEDS
 from tests.chaos.memory import TRAPS, TROUBLES, Machine, Trap
 from tests.chaos.walk import KEYS, NAMES, SECONDS, TTLS, walk
 
@@ -58,6 +59,10 @@ class Shrinking(RuleBasedStateMachine):
     @rule(number=replicas, which=st.integers(0, 3), trap=trapped)
     def finish(self, number: int, which: int, trap: Trap) -> None:
         self.machine.finish(number, which, trap)
+
+    @rule(number=replicas, deed=st.sampled_from(sorted(DEEDS)), which=st.integers(0, 3), trap=trapped)
+    def do(self, number: int, deed: str, which: int, trap: Trap) -> None:
+        self.machine.do(number, deed, which, trap)
 
     @rule(number=replicas, trap=trapped)
     def work(self, number: int, trap: Trap) -> None:

@@ -13,24 +13,18 @@ import pytest
 from controlplane.dev.stack import Stack
 from tests.chaos.play import play
 from tests.chaos.schedule import schedule
-from tests.chaos.site import Site, site
+from tests.chaos.site import Site, servers, site
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 KINDS: Final = ("sqlite", "postgresql")
-SEEDS: Final = range(int(os.environ.get("CHAOS_SCHEDULES", "8")))
+SEEDS: Final = range(int(os.environ.get("CHAOS_SCHEDULES", "25")))
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
-    """Servers that nobody else works on: they are killed."""
-    stack = Stack(project=tmp_path_factory.mktemp("chaos"), say=print)
-    try:
-        stack.up()
-        stack.serve.stop()
+    with servers(tmp_path_factory.mktemp("chaos")) as stack:
         yield stack
-    finally:
-        stack.destroy()
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -3,12 +3,14 @@
 from random import Random
 from typing import Final
 
+from tests.chaos.deeds import DEEDS
 from tests.chaos.memory import ENTITLEMENTS, LONG, SHORT, TRAPS, TROUBLES, Machine, Trap
 
-STEPS: Final = 60
+STEPS: Final = 90
 NAMES: Final = tuple(each.entitlement.name for each in ENTITLEMENTS)
 KEYS: Final = (None, None, None, "k-1", "k-2")
 TTLS: Final = (None, SHORT, LONG)
+OFTEN: Final = (*DEEDS, *("renew",) * 4, "beat", "approve", "approve", "collect", "collect", "part", "thaw", "thaw")
 SECONDS: Final = (1, 5, 11, 30, 61, 180)
 
 
@@ -28,8 +30,9 @@ def walk(seed: int) -> None:
 
     actions = (
         (8, lambda: machine.ask(replica(), dice.choice(NAMES), dice.choice(KEYS), dice.choice(TTLS), trap())),
-        (3, lambda: machine.open(dice.randrange(9))),
+        (6, lambda: machine.open(dice.randrange(9))),
         (4, lambda: machine.finish(replica(), dice.randrange(4), trap())),
+        (12, lambda: machine.do(replica(), dice.choice(OFTEN), dice.randrange(4), trap())),
         (6, lambda: machine.work(replica(), trap())),
         (3, lambda: machine.reconcile(replica(), trap())),
         (6, lambda: machine.pass_time(dice.choice(SECONDS))),

@@ -19,6 +19,7 @@ from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.vault.bootstrap import BootstrapItem, Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.servers
 LAYOUT = Layout(prefix="vb", auth_mount="shorthold-vb", mounts={"database": "database", "pki": "pki"})
 CONNECTION, MANAGER = "vb-orders", "vb_manager"
 PROBER = f"database/creds/vb-prober-{CONNECTION}"
-IDENTITIES = ("broker", "sync", "responder")
 
 
 def trust_in(keys: dict[str, SigningKey]) -> Trust:
@@ -93,6 +93,8 @@ class Identities:
     broker: VaultClient
     sync: VaultClient
     responder: VaultClient
+    drift: VaultClient
+    param: VaultClient
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +275,12 @@ def test_sync_may_not(identities: Identities, what: str) -> None:
 @pytest.mark.parametrize("what", [*NOBODY, *NOT_SYNC, *RESPONDER_MAY_NOT])
 def test_the_responder_may_not(identities: Identities, what: str) -> None:
     assert refused(lambda: (NOBODY | NOT_SYNC | RESPONDER_MAY_NOT)[what](identities.responder))
+
+
+@pytest.mark.parametrize("what", [*NOBODY, *NOT_SYNC, *RESPONDER_MAY_NOT])
+def test_who_makes_roles_for_single_grants_may_not(identities: Identities, what: str) -> None:
+    """P7."""
+    assert refused(lambda: (NOBODY | NOT_SYNC | RESPONDER_MAY_NOT)[what](identities.param))
 
 
 def test_the_broker_looks_up_renews_and_revokes(identities: Identities, vault_root: VaultClient) -> None:

@@ -31,6 +31,7 @@ from controlplane.vault.census import VaultCensus, epoch_path
 from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
+from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
@@ -148,7 +149,7 @@ def fake() -> World:
 
 @pytest.fixture(scope="module")
 def real(openbao: OpenBao, postgres: PostgreSQL, vault_root: VaultClient) -> Generator[World]:
-    keys = {name: generate() for name in ("task", "broker", "sync", "responder")}
+    keys = {name: generate() for name in ("task", *IDENTITIES)}
     prepare_target(postgres, vault_root)
     trust = Trust(**{f"{name}_key_pem": key.public_pem for name, key in keys.items()})
     bootstrap(vault_root, LAYOUT, trust, apply=True)

@@ -84,6 +84,9 @@ def test_every_claim_of_the_demo_holds(told: Told) -> None:
         "the open session was ended",
         "restarted, on the same store",
         "its grant is revoked, at the end of its time",
+        "told by a mail to pay a refund, it is denied",
+        "told to read every address, it is refused by PostgreSQL itself",
+        "nothing of it is alive: every receipt is verified",
         "the changed byte is found, in the right place",
         "Every claim held",
     ):

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,7 @@ from controlplane.audit.chain import Intact
 from controlplane.audit.verify import verify_trail
 from controlplane.dev import loopback
 from controlplane.dev.postgres import SUPERUSER
+from controlplane.dev.process import until
 from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
@@ -110,6 +112,15 @@ def test_one_that_is_killed_is_started_anew_and_the_other_serves_on(served: Serv
     after = _children(served.process.pid)
     assert len(after) == 2
     assert children[0] not in after
+
+
+def test_all_of_them_end_with_the_one_that_started_them_even_if_it_is_killed(served: ServedPlane) -> None:
+    assert served.process is not None
+    children = _children(served.process.pid)
+    served.kill()
+    assert until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), timedelta(seconds=30))
+    assert loopback.is_free(served.port)
+    served.start()
 
 
 def test_on_sqlite_several_processes_are_refused_with_what_to_use_instead(stack: Stack, tmp_path: Path) -> None:

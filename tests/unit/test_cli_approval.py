@@ -34,6 +34,7 @@ ASKED: dict[str, JsonValue] = {
     "ttl": "5m",
     "scopes": [{"name": "refunds", "engine": "database", "reach": ["may read billing.invoices"], "revocability": "x"}],
     "unusual": ["this workload was never granted it before"],
+    "parameters": {},
     "quorum": 1,
     "from": ["group:billing-oncall"],
     "not_from": [],

@@ -183,3 +183,39 @@ def _texts(value: Any) -> list[str]:  # noqa: ANN401 # any JSON
     if isinstance(value, list):
         return [text for one in value for text in _texts(one)]  # pyright: ignore[reportUnknownVariableType] # any JSON
     return [value] if isinstance(value, str) else []
+
+
+DOUBTFUL: list[tuple[str, dict[str, Any], str]] = [
+    ("database", {"connection": "x", "privileges": ["update on table a.b"]}, "every column"),
+    ("database", {"dialect": "mariadb", "connection": "x", "privileges": ["update on table a.b"]}, "every column"),
+    ("database", {"dialect": "redis", "connection": "x", "privileges": ["read on keys c*"]}, "of others"),
+    ("ssh", {"principals": ["deploy"], "extensions": ["permit-agent-forwarding"]}, "to others"),
+    (
+        "aws",
+        {"role": "arn:aws:iam::123456789012:role/r", "allow": ["s3:GetObject on arn:aws:s3:::acme/*"]},
+        "all that there is",
+    ),
+    ("kubernetes", {"namespace": "shop", "rules": ["list on secrets"]}, "every secret"),
+    ("kubernetes", {"namespace": "shop", "rules": ["create on pods/exec"]}, "whatever account"),
+    ("kubernetes", {"namespace": "shop", "rules": ["patch on deployments.apps named web"]}, "any account"),
+]
+SURE: list[tuple[str, dict[str, Any]]] = [
+    ("database", {"connection": "x", "privileges": ["update (a) on table a.b", "delete on table a.b"]}),
+    ("database", {"dialect": "redis", "connection": "x", "privileges": ["read on keys cart:*", "get on keys c"]}),
+    ("ssh", {"principals": ["deploy"], "extensions": ["permit-pty"]}),
+    ("aws", {"role": "arn:aws:iam::123456789012:role/r", "allow": ["s3:GetObject on arn:aws:s3:::acme/daily/*"]}),
+    ("kubernetes", {"namespace": "shop", "rules": ["get on secrets named web", "list on pods"]}),
+    ("rabbitmq", {"permissions": ["read on queue x"]}),
+]
+
+
+@pytest.mark.parametrize(("word", "fields", "told"), DOUBTFUL)
+def test_c6_what_opens_more_than_its_words_say_is_doubted(word: str, fields: dict[str, Any], told: str) -> None:
+    scope = engines()[word].scope_model.model_validate({"name": "x", "engine": word, **fields})
+    assert [told in doubt for doubt in scope.doubts()] == [True]
+
+
+@pytest.mark.parametrize(("word", "fields"), SURE)
+def test_what_says_what_it_opens_is_not_doubted(word: str, fields: dict[str, Any]) -> None:
+    scope = engines()[word].scope_model.model_validate({"name": "x", "engine": word, **fields})
+    assert list(scope.doubts()) == []

@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -65,3 +65,24 @@ REFUSED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", REFUSED, ids=str)
 def test_an_editor_marks_what_the_loader_refuses(change: dict[str, Any]) -> None:
     assert not accepted(yaml.safe_load(FILES[0].read_text()) | change)
+
+
+def unexplained(part: object, definitions: dict[str, Any], where: str = "") -> list[str]:
+    """The keys that an editor would offer without a word."""
+    if isinstance(part, list):
+        items = enumerate(cast("list[object]", part))
+        return [key for place, item in items for key in unexplained(item, definitions, f"{where}/{place}")]
+    if not isinstance(part, dict):
+        return []
+    shape = cast("dict[str, Any]", part)
+    found: list[str] = []
+    for name, field in cast("dict[str, dict[str, Any]]", shape.get("properties", {})).items():
+        target: dict[str, Any] = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
+        if not field.get("description") and not target.get("description"):
+            found.append(f"{where}/{name}")
+    return found + [key for name, item in shape.items() for key in unexplained(item, definitions, f"{where}/{name}")]
+
+
+def test_an_editor_explains_every_key_that_it_completes() -> None:
+    whole: Any = schema(engines())
+    assert unexplained(whole, whole["$defs"]) == []

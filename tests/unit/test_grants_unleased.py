@@ -98,6 +98,7 @@ def test_what_never_had_a_lease_is_not_looked_up_renewed_or_revoked_by_its_id(mo
     plane.end(delivered.grant.id)
     assert plane.journal.steps[begun:] == [
         "commit grant.ended",
+        "logins.facts",
         "leases.revoke_token",
         "logins.facts",
         "commit lease.revoked grant.revoked",

@@ -39,6 +39,7 @@ POST /v1/grants/{id}/deny             401 401     401   403   403    403      40
 GET  /v1/approvals                    401 401     401   403   403    403      200       403      403     403
 GET  /v1/entitlements                 401 401     401   200   200    200      200       200      200     200
 GET  /v1/entitlements/{name}          401 401     401   200   404    200      404       404      200     404
+POST /v1/needs                        401 401     401   200   200    200      200       200      200     200
 POST /v1/grants/{id}/review           401 401     401   403   403    403      404       404      403     403
 GET  /v1/reviews                      401 401     401   403   403    403      200       200      403     200
 POST /v1/freezes                      401 401     401   403   403    403      403       201      403     403
@@ -66,6 +67,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/incidents/cut": {"digest": "0" * 64, "incident": "INC-7", "reason": "drill"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
+    "POST /v1/needs": {"needs": ["select sales.orders"]},
 }
 OTHER: Final = "repo:acme/other-agent:ref:refs/heads/main"
 RESPONDER: Final = Standing(roles=frozenset({Role.RESPONDER}))

@@ -5,11 +5,14 @@ The routes come from the description itself: a new one is tested as soon as it i
 
 import itertools
 import os
+from collections import Counter
+from collections.abc import Generator
 from typing import Any, Final, cast
 
 import pytest
 import schemathesis
 from hypothesis import settings
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from controlplane.http.app import create_app
 from controlplane.http.rates import rates
@@ -51,6 +54,36 @@ def plane() -> FakePlane:
 
 OFTEN: Final = parse_rate("99999/s")
 APP: Final = create_app(cast("ControlPlane", plane()), worker=False, limits=rates(OFTEN, OFTEN))
+ANSWERS: Final[Counter[int]] = Counter()
+"""How many answers there were of each status, over all tests of this file."""
+
+
+class Counted:
+    """The application, with its answers counted."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ANSWERS[message["status"]] += 1
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+APP.add_middleware(Counted)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told(pytestconfig: pytest.Config) -> Generator[None]:
+    """Say how many cases there were, and how they were answered: `make fuzz` is asked for a figure."""
+    yield
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(ANSWERS.items()))
+    capture: Any = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\nseed {SEED}: {ANSWERS.total()} cases answered: {statuses}")  # noqa: T201 # for whoever runs it
 
 
 @pytest.fixture(autouse=True)

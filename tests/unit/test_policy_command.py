@@ -157,7 +157,7 @@ def test_sync_lint_shows_what_is_wrong_with_policies_with_its_place(roles: Path)
     assert "policies/more.cedar:2:1: error: this permits everything" in result.stdout
     assert "[permits-everything]" in result.stdout
     assert "[unknown-entitlement]" in result.stdout
-    assert "5 sound entitlements, 4 sound policies, 2 errors, 0 warnings." in result.stderr
+    assert "6 sound entitlements, 4 sound policies, 2 errors, 0 warnings." in result.stderr
     machine = CliRunner().invoke(sync, ["lint", "--roles", str(roles), "-o", "json"])
     assert [one["rule"] for one in json.loads(machine.stdout)] == ["unknown-entitlement", "permits-everything"]
 

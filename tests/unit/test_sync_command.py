@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
 
-from controlplane.cli.plan_view import print_plan
+from controlplane.cli.plan_view import plan_data, print_plan, print_radii
 from controlplane.cli.sync import sync
 from controlplane.engines import engines
 from controlplane.model.canonical import JsonValue
@@ -19,10 +22,11 @@ from controlplane.model.errors import (
     TokenRefusedError,
     VaultRefusedError,
 )
-from controlplane.model.plan import Compiled, Layout, Plan, VaultObject
+from controlplane.model.plan import Action, Compiled, Layout, Plan, VaultObject
 from controlplane.sync import planfile
 from controlplane.sync.diff import difference
-from controlplane.sync.radius import radius
+from controlplane.sync.radius import Point, radius
+from controlplane.sync.review import Review, review
 from controlplane.sync.schema import FILE, text
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 
@@ -54,7 +58,7 @@ def test_lint_shows_every_error_with_its_place_and_exits_1(directory: Path) -> N
         r"^(\S+\.yaml):\d+:1: error: there is no key rsik here \[unknown-key\]$", result.stdout, re.MULTILINE
     )
     assert places == ["invoice-status.yaml", "orders-read.yaml"]
-    assert "3 sound entitlements, 4 sound policies, 2 errors, 0 warnings" in result.stderr
+    assert "4 sound entitlements, 4 sound policies, 2 errors, 0 warnings" in result.stderr
 
 
 def test_lint_says_the_same_to_machines(directory: Path) -> None:
@@ -98,6 +102,14 @@ def test_nothing_is_planned_or_applied_while_one_file_is_broken(directory: Path,
     assert "orders-read.yaml:" in error.detail
 
 
+def test_drift_that_nobody_could_look_for_is_no_drift(directory: Path) -> None:
+    """As with Terraform's detailed exit code: 1 is an error, 2 says that something was found."""
+    break_two(directory)
+    result = run("drift")
+    assert result.exit_code == 1
+    assert "broken-entitlements" in result.stderr
+
+
 def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory: Path) -> None:
     assert run("schema").stdout == text(engines())
     (directory / FILE).unlink()
@@ -105,8 +117,54 @@ def test_schema_prints_what_is_shipped_and_writes_it_where_it_belongs(directory:
     assert (directory / FILE).read_text() == text(engines())
 
 
+def whole(directory: Path) -> Review:
+    return review(directory, LAYOUT, engines(), today=date(2026, 1, 1))
+
+
 def made(*, present: dict[str, VaultObject] | None = None) -> Plan:
     return difference(LAYOUT, [compiled_entitlement()], present or {}, leases={})
+
+
+def test_the_documented_schema_fits_every_plan_and_names_every_field() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "plan.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    old = compiled_entitlement(ttl={"default": "5m", "max": "10m"})
+    entitlements = [item.entitlement for item in whole(ROLES).compiled]
+    radii = [radius(entitlement, engines()) for entitlement in entitlements]
+    for present in ({}, {item.path: item for item in old.objects}):
+        data = plan_data(made(present=present), radii)
+        validator: Any = Draft202012Validator(schema)  # jsonschema's own types are partly unknown
+        validator.validate(data)
+        assert {*data, "server"} == set(schema["properties"])  # the command adds what the server is
+        for name in ("changes", "blast_radius"):
+            fields = schema["properties"][name]["items"]["properties"]
+            assert all(set(one) == set(fields) for one in json.loads(json.dumps(data[name])))
+        assert set(json.loads(json.dumps(data["summary"]))) == {str(action) for action in Action}
+    replaced = json.loads(json.dumps(plan_data(made(present={item.path: item for item in old.objects}), radii)))
+    assert {one["replaces"] for one in replaced["changes"]} == {None, *(item.path for item in old.objects)}
+
+
+def test_what_is_enforced_by_vault_by_the_broker_and_by_nobody_is_told_apart() -> None:
+    """C6, C7: what Vault holds survives us."""
+    exact = radius(compiled_entitlement().entitlement, engines()).controls
+    assert (exact["eligibility"], exact["scope"], exact["revocation"]) == (Point.ENGINE,) * 3
+    assert (exact["approval"], exact["window"]) == (Point.NONE,) * 2
+    wide = compiled_entitlement(
+        eligibility=[{"issuer": "dev", "subject": {"glob": "repo:acme/*:ref:refs/heads/main"}}],
+        context={"networks": ["10.0.0.0/8"]},
+    )
+    told = radius(wide.entitlement, engines()).controls
+    assert (told["eligibility"], told["network"]) == (Point.BROKER,) * 2
+
+
+def test_the_blast_radius_is_a_table_of_every_entitlement(capsys: pytest.CaptureFixture[str]) -> None:
+    """C4."""
+    print_radii([radius(item.entitlement, engines()) for item in whole(ROLES).compiled])
+    shown = capsys.readouterr().out
+    for item in whole(ROLES).compiled:
+        assert item.entitlement.name in shown
+    assert "may read (country, id, name) of sales.customers in orders" in shown
+    assert "provable" in shown
 
 
 def test_a_plan_comes_out_of_its_file_as_it_went_in(tmp_path: Path) -> None:
@@ -264,3 +322,31 @@ def test_a_refused_token_of_one_s_own_is_what_the_hint_speaks_of(
     monkeypatch.delenv("BAO_TOKEN")
     monkeypatch.delenv("VAULT_TOKEN", raising=False)
     assert type(run("plan").exception) is VaultRefusedError
+
+
+def test_lint_tells_every_reader_the_same(directory: Path) -> None:
+    (directory / "orders-read.yaml").write_text("entitlement: orders-read\n# password: hunter2hunter2\n")
+    told = {reader: run("lint", "--format", reader) for reader in ("text", "json", "github", "sarif")}
+    assert {result.exit_code for result in told.values()} == {1}
+    assert all("secret-in-file" in result.stdout for result in told.values())
+    assert all("hunter2" not in result.output for result in told.values())
+    assert "::error file=roles/orders-read.yaml,line=2,col=3,title=secret-in-file::" in told["github"].stdout
+    assert json.loads(told["sarif"].stdout)["runs"][0]["results"][0]["ruleId"] == "secret-in-file"
+
+
+def test_lint_finds_a_way_around_a_tier_between_two_files_of_a_directory_c4(directory: Path) -> None:
+    file = directory / "orders-read.yaml"
+    both = ["select on table billing.invoices", "insert on table billing.refunds"]
+    file.write_text(re.sub(r"privileges:\n(      - .*\n)+", f"privileges: {json.dumps(both)}\n", file.read_text()))
+    result = run("lint")
+    assert result.exit_code == 0
+    assert "orders-read.yaml:6:7: warning: this gives all that orders-refund keeps for tier high" in result.stdout
+    assert run("lint", "--strict").exit_code == 1
+
+
+def test_lint_asks_a_store_that_there_is_and_makes_none(directory: Path) -> None:
+    result = run("lint", "--unused", "90")
+    assert result.exit_code == 2
+    assert "names none that there is" in result.stderr
+    assert list(directory.parent.glob("*.db")) == []
+    assert run("lint", "--unused", "0").exit_code == 2

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from controlplane.engines import engines, scope_models
 from controlplane.model.entitlement import Revocability, Risk
@@ -147,7 +148,7 @@ def test_at_tier_high_a_glob_may_end_open_but_not_be_open(tmp_path: Path) -> Non
     assert linted(tmp_path, text) == ()
 
 
-@pytest.mark.parametrize("expires", ["2026-01-05", "2030-01-01"])
+@pytest.mark.parametrize("expires", ["2026-01-05", "2027-01-06"])
 def test_an_exception_lifts_a_rule_of_policy_until_its_last_day(tmp_path: Path, expires: str) -> None:
     excepted = f"max: 2h}}\nexceptions:\n  - {{rule: ttl-above-tier, owner: x, reason: y, expires: {expires}}}"
     assert linted(tmp_path, SOUND.replace("max: 15m}", excepted)) == ()
@@ -155,13 +156,13 @@ def test_an_exception_lifts_a_rule_of_policy_until_its_last_day(tmp_path: Path, 
 
 def test_no_exception_lifts_what_would_not_work(tmp_path: Path) -> None:
     assert not FIRM.keys() & POLICY.keys()
-    excepted = "max: 15m}\nexceptions:\n  - {rule: star-in-exact-subject, owner: x, reason: y, expires: 2030-01-01}"
+    excepted = "max: 15m}\nexceptions:\n  - {rule: star-in-exact-subject, owner: x, reason: y, expires: 2026-12-31}"
     found = rules(linted(tmp_path, SOUND.replace("max: 15m}", excepted).replace('"agent"', '"agent*"')))
     assert [rule for rule, _, _ in found] == ["star-in-exact-subject", "unknown-rule"]
 
 
 def test_an_exception_that_nothing_needs_is_a_warning(tmp_path: Path) -> None:
-    excepted = "max: 15m}\nexceptions:\n  - {rule: ttl-above-tier, owner: x, reason: y, expires: 2030-01-01}"
+    excepted = "max: 15m}\nexceptions:\n  - {rule: ttl-above-tier, owner: x, reason: y, expires: 2026-12-31}"
     found = linted(tmp_path, SOUND.replace("max: 15m}", excepted))
     assert rules(found) == [("unneeded-exception", 12, Severity.WARNING)]
 
@@ -220,3 +221,37 @@ def test_tiers_that_cannot_be_understood_stop_everything(tmp_path: Path, text: s
 def test_y24_who_must_agree_can_and_is_not_who_asks(tmp_path: Path, approval: str, rule: str | None) -> None:
     problems = linted(tmp_path, SOUND.replace("risk: low", f"risk: high\napproval: {approval}"))
     assert [(problem.rule, problem.severity) for problem in problems] == ([(rule, Severity.ERROR)] if rule else [])
+
+
+@pytest.mark.parametrize("owner", ["TODO", "n/a", "nobody", " tbd. ", "?"])
+def test_c29_a_word_that_stands_for_nobody_is_no_owner(tmp_path: Path, owner: str) -> None:
+    found = rules(linted(tmp_path, SOUND.replace("team-sales@acme.example", f"'{owner}'")))
+    assert found == [("missing-owner", 2, Severity.ERROR)]
+    excepted = f"max: 2h}}\nexceptions:\n  - {{rule: ttl-above-tier, owner: '{owner}', reason: y, expires: 2026-02-01}}"
+    assert rules(linted(tmp_path, SOUND.replace("max: 15m}", excepted))) == [("missing-owner", 12, Severity.ERROR)]
+
+
+def test_c28_an_exception_lasts_a_year_at_most(tmp_path: Path) -> None:
+    def excepted(expires: str) -> list[str]:
+        entry = f"max: 2h}}\nexceptions:\n  - {{rule: ttl-above-tier, owner: x, reason: y, expires: {expires}}}"
+        return [problem.rule for problem in linted(tmp_path, SOUND.replace("max: 15m}", entry))]
+
+    assert excepted("2027-01-06") == []
+    assert excepted("2027-01-07") == ["endless-exception"]
+    assert excepted("9999-12-31") == ["endless-exception"]
+
+
+def test_c15_a_target_without_a_clock_is_not_for_tier_high_unless_excepted(tmp_path: Path) -> None:
+    redis = SOUND.replace(
+        "connection: orders, privileges: [select on table sales.orders]",
+        "dialect: redis, connection: carts, privileges: ['read on keys cart:*']",
+    )
+    high = redis.replace("risk: low", "risk: high\napproval: {quorum: 1, from: ['group:x']}")
+    assert linted(tmp_path, redis) == ()
+    assert rules(linted(tmp_path, high)) == [("clock-below-tier", 10, Severity.ERROR)]
+    excepted = "exceptions:\n  - {rule: clock-below-tier, owner: x, reason: y, expires: 2026-02-01}\n"
+    assert linted(tmp_path, high + excepted) == ()
+    for word, engine in engines().items():
+        has = {"name": "x", **yaml.safe_load(engine.example)}
+        scope = engine.scope_model.model_validate(has)
+        assert scope.own_clock or word in {"kv", "ldap", "rabbitmq"}, "what no clock ends is said here"

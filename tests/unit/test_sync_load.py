@@ -60,7 +60,7 @@ def test_all_errors_of_all_files_are_shown_in_order(tmp_path: Path) -> None:
     assert [(problem.file, problem.line, problem.rule) for problem in found.problems] == [
         ("a.yaml", 15, "ambiguous"),
         ("b.yaml", 2, "duplicate-key"),
-        ("c.yaml", 1, "missing-key"),
+        ("c.yaml", 1, "missing-owner"),
         ("c.yaml", 2, "unknown-key"),
         ("c.yaml", 5, "invalid-value"),
     ]
@@ -92,7 +92,7 @@ def test_all_errors_of_all_files_are_shown_in_order(tmp_path: Path) -> None:
         pytest.param(
             ("select on table sales.orders", "all on table sales.orders"),
             (14, 9),
-            "invalid-value",
+            "over-scope.all",
             "ALL",
             id="a privilege that is none",
         ),

@@ -24,11 +24,31 @@ def test_no_identity_may_write_what_another_one_is_ruled_by() -> None:
     """P7."""
     for identity in IDENTITIES:
         for path, rule in paths(identity).items():
+            if identity == "drift":
+                continue  # it may not write at all, see below
             if path.startswith(("sys/policies/", "auth/shorthold", "database/roles", "pki/roles")):
-                assert identity == "sync" or rule["capabilities"] == ["list"], f"{identity} on {path}"
+                own = identity == "param" and path in {"database/roles/sh-p-*", "pki/roles/sh-p-*"}
+                assert identity == "sync" or own or rule["capabilities"] == ["list"], f"{identity} on {path}"
             assert not path.startswith(("auth/shorthold-", "sys/mounts", "sys/auth", "database/config"))
             assert not path.startswith("identity/") or (identity, path) == ("broker", EPOCH)
             assert "root" not in rule["capabilities"]
+
+
+def test_roles_of_single_grants_are_param_s_alone_and_it_has_nothing_else() -> None:
+    """P7: who makes them cannot use them, and who uses them cannot make them."""
+    for engine in ("database", "pki"):
+        assert paths("sync")[f"{engine}/roles/sh-p-*"]["capabilities"] == ["deny"]
+    folders = {f"{engine}/roles{own}" for engine in ("database", "pki") for own in ("", "/sh-p-*")}
+    assert paths("param").keys() == folders | {"sys/capabilities-self"}
+
+
+def test_whoever_looks_for_drift_may_only_look() -> None:
+    """P7: `sudo` stands where the server asks for it to list leases and audit devices."""
+    sudo = {"sys/audit", "sys/leases/lookup/database/creds/sh-*", "sys/leases/lookup/pki/issue/sh-*"}
+    for path, rule in paths("drift").items():
+        allowed = {"read", "list", *(["sudo"] if path in sudo else [])}
+        assert set(rule["capabilities"]) <= allowed or path == "sys/capabilities-self", path
+        assert not path.startswith(("database/creds", "pki/issue", "pki/sign"))
 
 
 def test_of_the_entity_that_nobody_can_be_the_broker_may_write_the_metadata_only() -> None:

@@ -30,7 +30,9 @@ class DatabaseScope(Scope):
     """What one login may do in the database behind one connection of Vault's database mount."""
 
     dialect: str = USUAL
-    connection: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+    connection: Annotated[
+        str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="A connection at Vault's database mount.")
+    ]
 
     @model_validator(mode="wrap")
     @classmethod
@@ -138,7 +140,7 @@ def dialects() -> Mapping[str, Dialect]:
 def _shape(dialect: Dialect) -> dict[str, Any]:
     """Its scopes for an editor: the word is theirs alone, and may be left out where it is the usual one."""
     shape = dialect.scope_model.model_json_schema()
-    shape["properties"]["dialect"] = {"const": dialect.word}
+    shape["properties"]["dialect"] = {"const": dialect.word, "description": "Whose words the privileges are."}
     if dialect.word != USUAL:
         shape["required"] = [*shape["required"], "dialect"]
     return shape

@@ -16,6 +16,7 @@ from re import Pattern
 from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import override
 
 from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
 from controlplane.engines.dialects.terms import privilege
@@ -111,13 +112,26 @@ PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), Wi
 class MariadbScope(DatabaseScope):
     """Rows of named tables in MariaDB."""
 
-    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=64, description="What the login may do: verbs on tables, one a line."
+    )
     sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
 
     @property
     def parsed(self) -> tuple[Privilege, ...]:
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """An event of the server locks the login and ends its sessions."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Updates of whole rows."""
+        yield from privilege.doubts(self.parsed)
 
 
 class MariadbOptions(TargetOptions):

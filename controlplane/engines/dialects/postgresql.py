@@ -7,18 +7,22 @@ parsed (privilege.py) or is a name of ours; nothing is pasted.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from re import Pattern
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, ClassVar, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import override
 
 from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
 from controlplane.engines.dialects.terms import privilege
 from controlplane.engines.dialects.terms.group import Group
 from controlplane.engines.dialects.terms.privilege import Grammar, Privilege, distinct, sentence
+from controlplane.model.canonical import canonical
+from controlplane.model.entitlement import Placing
+from controlplane.model.parameter import VALUE
 
 EXAMPLE = """\
 name: orders
@@ -60,7 +64,7 @@ BEGIN
   SET LOCAL synchronous_commit = off;
   SET LOCAL createrole_self_grant = 'set, inherit';
   SET LOCAL scram_iterations = 1;
-  FOR attempt IN 1..2 LOOP
+  <rows>FOR attempt IN 1..2 LOOP
     EXIT WHEN EXISTS (
       SELECT FROM pg_catalog.pg_roles WHERE rolname = '<group>'
         AND <checks>
@@ -94,6 +98,31 @@ BEGIN
 END $shorthold$;
 CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT <sessions>;
 GRANT "<group>" TO "{{name}}" WITH INHERIT TRUE, SET FALSE"""
+
+# Which rows are its own stands in the comment of the login: nobody can change that but who made it, and it goes with
+# the login. A setting would not do, for everybody may set his own. Row security is the owner's of each table; a table
+# where it is off, or where a policy lets rows through without asking, is a table that is not narrowed: then nobody
+# gets a login. A policy for other roles than ours is none of our business.
+_ROWS = """IF EXISTS (
+    SELECT FROM pg_catalog.pg_class AS held WHERE held.oid IN (<tables>) AND (
+      NOT held.relrowsecurity OR EXISTS (
+        SELECT FROM pg_catalog.pg_policy AS says WHERE says.polrelid = held.oid AND says.polpermissive
+          AND (0::oid = ANY (says.polroles) OR EXISTS (
+            SELECT FROM pg_catalog.pg_roles WHERE rolname = '<group>' AND oid = ANY (says.polroles)
+          ))
+          AND NOT (<asks>)
+      )
+    )
+  ) THEN
+    RAISE EXCEPTION 'a table of % lets rows through that are not narrowed to <names>', '<group>';
+  END IF;
+  """
+_ASKS = """position('row_value(''<name>''::text)' IN coalesce(
+            pg_catalog.pg_get_expr(says.polqual, says.polrelid),
+            pg_catalog.pg_get_expr(says.polwithcheck, says.polrelid)
+          )) > 0"""
+_COMMENT = """;
+COMMENT ON ROLE "{{name}}" IS '<rows>'"""
 
 # The same settings, for the same reasons.
 _PROBER: Final = (
@@ -164,6 +193,8 @@ def parse(text: str) -> Privilege:
     return privilege.parse(text, GRAMMAR)
 
 
+RowName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+RowValue = Annotated[str, Field(pattern=VALUE)]
 PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), WithJsonSchema(GRAMMAR.json_schema)]
 """A privilege in a document: text, in its one spelling."""
 
@@ -171,13 +202,34 @@ PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), Wi
 class PostgresqlScope(DatabaseScope):
     """Rows of named tables in PostgreSQL."""
 
-    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=64, description="What the login may do: verbs on tables and sequences, one a line."
+    )
     sessions: int = Field(default=5, ge=1, le=100, strict=True, description="How many may be open at once.")
+    rows: dict[RowName, RowValue] = Field(
+        default={},
+        max_length=8,
+        description="Only rows of these, by row security of the tables' owner.",
+        json_schema_extra={"additionalProperties": False},
+    )
+
+    narrows: ClassVar[Mapping[str, Placing]] = {"rows": Placing.PART}
 
     @property
     def parsed(self) -> tuple[Privilege, ...]:
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
+
+    @property
+    @override
+    def own_clock(self) -> bool:
+        """`VALID UNTIL`: no new session after it."""
+        return True
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Updates of whole rows."""
+        yield from privilege.doubts(self.parsed)
 
 
 class PostgresqlOptions(TargetOptions):
@@ -204,7 +256,7 @@ class Postgresql:
         del maximum  # VALID UNTIL moves with the lease
         wanted = _own(scope)
         return Statements(
-            creation=[creation(group, wanted.parsed, sessions=wanted.sessions)],
+            creation=[creation(group, wanted.parsed, sessions=wanted.sessions, rows=wanted.rows)],
             renewal=[RENEWAL],
             revocation=[REVOCATION],
         )
@@ -216,13 +268,18 @@ class Postgresql:
     def reach(self, scope: DatabaseScope) -> Sequence[str]:
         """A sentence for each privilege."""
         wanted = _own(scope)
-        return [sentence(each, _VERBS, wanted.connection) for each in wanted.parsed]
+        of = " and ".join(f"{name} {value}" for name, value in sorted(wanted.rows.items()))
+        only = f", in rows of {of} only" if of else ""
+        said = ((each, sentence(each, _VERBS, wanted.connection)) for each in wanted.parsed)
+        return [text + only if each.kind == "table" else text for each, text in said]
 
 
-def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) -> str:
+def creation(
+    group: Group, privileges: Iterable[Privilege], *, sessions: int, rows: Mapping[str, str] | None = None
+) -> str:
     """Make the group role where it is missing or lacks something, then the login: one text, one round trip.
 
-    `sessions` is how many connections the login may have at once.
+    `sessions` is how many connections the login may have at once, `rows` to which rows of its tables it is narrowed.
     """
     granted = sorted(set(privileges), key=str)
     parts = {
@@ -233,7 +290,22 @@ def creation(group: Group, privileges: Iterable[Privilege], *, sessions: int) ->
         "<grants>": "\n    ".join(f'GRANT {what} TO "{group.name}";' for what in _grants(granted)),
         "<sessions>": str(sessions),
     }
-    text = _CREATION
+    text = _CREATION.replace("<rows>", _narrowed(granted, rows) if rows else "")
+    text += _COMMENT.replace("<rows>", canonical({**rows}).decode()) if rows else ""
+    for placeholder, part in parts.items():
+        text = text.replace(placeholder, part)
+    return text
+
+
+def _narrowed(privileges: list[Privilege], rows: Mapping[str, str]) -> str:
+    """The check that row security narrows every table to `rows`; names and values are letters, digits, _ and -."""
+    tables = sorted({f"'{_relation(each)}'::regclass" for each in privileges if each.kind == "table"})
+    parts = {
+        "<tables>": ", ".join(tables) or "NULL",
+        "<asks>": " AND ".join(_ASKS.replace("<name>", name) for name in sorted(rows)),
+        "<names>": " and ".join(sorted(rows)),
+    }
+    text = _ROWS
     for placeholder, part in parts.items():
         text = text.replace(placeholder, part)
     return text

@@ -7,7 +7,7 @@ them was parsed here. It ends a login with `ACL DELUSER`, which closes the user'
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +15,12 @@ from re import Pattern
 from typing import Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import override
 
 from controlplane.engines.dialects import DatabaseScope, Statements, TargetOptions
 from controlplane.engines.dialects.terms.group import Group
 from controlplane.engines.dialects.terms.privilege import distinct
+from controlplane.model.excess import Excess, excess
 
 EXAMPLE: Final = """\
 name: carts
@@ -59,13 +61,13 @@ _SHAPE: Final = re.compile(rf"(?P<verb>[a-z]+) on keys (?P<keys>{_KEYS})", re.AS
 _LONGEST: Final = 200
 
 # What people try first, and what they are told; the grammar has refused it already when this is looked at.
-_HINTS: Final = (
-    (r"{{|}}", "has no templates: a key in it is that key"),
-    (r"\bon keys? +\*", "begins with what its keys begin with: one on every key is more than a task needs"),
-    (r"[+~&%@]", "is no ACL rule: write it as `read on keys cart:*`"),
-    (r"\b(all|any)\b", "names a command, or read or write: ALL is more than a task needs"),
-    (r"[?\[\]\\^]", "has one sign that stands for others, and that is *"),
-    (r"\bon keys +\S+ +\S", "is on one pattern: write a line for each"),
+_HINTS: Final[tuple[tuple[str, Excess | None, str], ...]] = (
+    (r"{{|}}", "raw", "has no templates: a key in it is that key"),
+    (r"\bon keys? +\*", "wildcard", "begins with what its keys begin with: one on every key is more than a task needs"),
+    (r"[+~&%@]", "raw", "is no ACL rule: write it as `read on keys cart:*`"),
+    (r"\b(all|any)\b", "all", "names a command, or read or write: ALL is more than a task needs"),
+    (r"[?\[\]\\^]", "wildcard", "has one sign that stands for others, and that is *"),
+    (r"\bon keys +\S+ +\S", None, "is on one pattern: write a line for each"),
 )
 
 
@@ -102,19 +104,20 @@ def parse(text: str) -> KeyPrivilege:
     words = " ".join([verb.lower(), *(part[: len("on keys")].lower() + part[len("on keys") :] for part in rest)])
     shape = _SHAPE.fullmatch(words)
     if shape is None or len(words) > _LONGEST or re.search("{{|}}", words):
-        raise ValueError(
-            _hint(text) or "write it as `read on keys cart:*`, `write on keys cart:*` or `hset on keys cart:*`"
-        )
+        raise _refused(text, "write it as `read on keys cart:*`, `write on keys cart:*` or `hset on keys cart:*`")
     if shape["verb"] not in _GROUPS and shape["verb"] not in COMMANDS:
-        raise ValueError(
-            _hint(text)
-            or f"{shape['verb']} is no command that reads or writes one value at a named key: read, write, hset …"
+        raise _refused(
+            text, f"{shape['verb']} is no command that reads or writes one value at a named key: read, write, hset …"
         )
     return KeyPrivilege(verb=shape["verb"], keys=shape["keys"])
 
 
-def _hint(text: str) -> str | None:
-    return next((f"a privilege {hint}" for pattern, hint in _HINTS if re.search(pattern, text, re.IGNORECASE)), None)
+def _refused(text: str, otherwise: str) -> ValueError:
+    """What to tell whoever wrote `text`: `otherwise` where it is none of what people try first."""
+    for pattern, kind, hint in _HINTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return excess(kind, f"a privilege {hint}") if kind else ValueError(f"a privilege {hint}")
+    return ValueError(otherwise)
 
 
 PrivilegeText = Annotated[
@@ -134,12 +137,22 @@ PrivilegeText = Annotated[
 class RedisScope(DatabaseScope):
     """Values at named keys of database 0."""
 
-    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(min_length=1, max_length=64)
+    privileges: Annotated[tuple[PrivilegeText, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=64, description="What the login may do: commands on keys, one a line."
+    )
 
     @property
     def parsed(self) -> tuple[KeyPrivilege, ...]:
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
+
+    @override
+    def doubts(self) -> Iterator[str]:
+        """Patterns that are open before their first name ends."""
+        for each in self.parsed:
+            first, star, _ = each.keys.partition("*")
+            if star and not re.search(r"[:/.{]", first):
+                yield f"{each.keys} fits keys of others too: name them up to their first ':' at least"
 
 
 class RedisOptions(TargetOptions):

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from controlplane.model.plan import of_grant
+
 _MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
 
 _ROLE = re.compile(r"(?P<base>.+)(?P<rest>-[0-9a-f]{8}-[a-z][a-z0-9-]{0,15})", re.ASCII)
@@ -38,5 +40,8 @@ class Group:
 
 def group_of(role: str) -> str:
     """The name of the group behind a role in Vault, which is called like it but may be longer."""
+    narrowed = of_grant(role)
+    if narrowed is not None:  # a role of one grant makes members of the same group as every other one
+        return group_of(narrowed[0])
     found = _ROLE.fullmatch(role)
     return role if found is None else found["base"][: _MAX_NAME - len(found["rest"])] + found["rest"]

@@ -1,9 +1,11 @@
 """One privilege as people write it: `select (id, status) on table billing.invoices`. Parsed, never pasted."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from controlplane.model.excess import Excess, excess
 
 _NAME = r'(?:[a-z_][a-z0-9_]{0,63}|"[A-Za-z0-9_ .-]{1,64}")'
 _SHAPE = re.compile(
@@ -37,17 +39,20 @@ class Grammar:
 
 
 # What people try first, and what they are told; the grammar has refused it already when this is looked at.
-_HINTS: tuple[tuple[str, str], ...] = (
-    (r"[;$'\\]|--|/\*", "is not SQL: write one privilege, without punctuation of SQL"),
-    (r"\bgrant option\b", "cannot pass a privilege on: nobody gets a grant option"),
-    (r"^\s*grant\b", "leaves out the word GRANT: write what is granted, as in `select on table sales.orders`"),
-    (r"\bpublic\b(?!\s*\.)", "names no grantee: the credential's own user gets it, never PUBLIC"),
-    (r"^\s*all\b|\ball (tables|sequences)\b", "has to name each verb and each table: ALL is more than a task needs"),
-    (r"\*", "has no wildcards: name each table and each column"),
-    (r"\b(superuser|createrole|createdb|bypassrls|replication|member)\b", "is on data, never a power of a role"),
-    (r"^\s*(create|drop|alter|truncate|references|trigger|maintain|execute|connect|temporary|set)\b",
+_HINTS: tuple[tuple[str, Excess | None, str], ...] = (
+    (r"[;$'\\]|--|/\*", "raw", "is not SQL: write one privilege, without punctuation of SQL"),
+    (r"\bgrant option\b", "grant-option", "cannot pass a privilege on: nobody gets a grant option"),
+    (r"\b(member|inherit)\b(?=\s+of\b)|^\s*(grant\s+)?(role|\w+\s+to)\b", "role",
+     "is on data, never a power of a role: nobody becomes another role's member"),
+    (r"^\s*grant\b", None, "leaves out the word GRANT: write what is granted, as in `select on table sales.orders`"),
+    (r"\bpublic\b(?!\s*\.)", "public", "names no grantee: the credential's own user gets it, never PUBLIC"),
+    (r"^\s*all\b|\ball (tables|sequences)\b", "all",
+     "has to name each verb and each table: ALL is more than a task needs"),
+    (r"\*", "wildcard", "has no wildcards: name each table and each column"),
+    (r"\b(superuser|createrole|createdb|bypassrls|replication)\b", "superuser", "is on data, never a power of a role"),
+    (r"^\s*(create|drop|alter|truncate|references|trigger|maintain|execute|connect|temporary|set)\b", "ddl",
      "may read and write rows only: select, insert, update, delete"),
-    (r"^\s*[a-z]+\s*,", "holds one verb: write a line for each, so that a review sees each come and go"),
+    (r"^\s*[a-z]+\s*,", None, "holds one verb: write a line for each, so that a review sees each come and go"),
 )  # fmt: skip
 
 
@@ -76,19 +81,17 @@ def parse(text: str, grammar: Grammar) -> Privilege:
     folded = _folded(written)
     shape = _SHAPE.fullmatch(folded)
     if shape is None:
-        raise ValueError(
-            _hint(text) or "write it as `select on table schema.name` or `update (column) on table schema.name`"
-        )
+        raise _refused(text, "write it as `select on table schema.name` or `update (column) on table schema.name`")
     verb, kind = shape["verb"], shape["kind"]
     if verb not in grammar.verbs.get(kind, ()):
         known = "; ".join(f"on a {kind}: {', '.join(verbs)}" for kind, verbs in grammar.verbs.items())
-        raise ValueError(_hint(text) or f"there is no {verb} on {kind}, but {known}")
+        raise _refused(text, f"there is no {verb} on {kind}, but {known}")
     columns = _columns(shape["columns"])
     if columns and (kind != "table" or verb not in _WITH_COLUMNS):
         raise ValueError(f"{verb} on a {kind} is never by column")
     schema, name = _plain(shape["schema"]), _plain(shape["name"])
     if grammar.system.fullmatch(schema):
-        raise ValueError(f"{schema} belongs to the database itself: nobody is let into it")
+        raise excess("system", f"{schema} belongs to the database itself: nobody is let into it")
     if too_long := [part for part in (schema, name, *columns) if len(part) > grammar.longest]:
         raise ValueError(f"{too_long[0]} is longer than the {grammar.longest} characters of a name")
     named = [slice(*shape.span(part)) for part in ("columns", "schema", "name") if shape[part] is not None]
@@ -104,14 +107,25 @@ def distinct(privileges: tuple[str, ...]) -> tuple[str, ...]:
     return privileges
 
 
+def doubts(privileges: Iterable[Privilege]) -> Iterator[str]:
+    """What opens more than its words seem to say, for `Scope.doubts`."""
+    for each in privileges:
+        if each.verb == "update" and not each.columns:
+            yield f"update on {each.schema}.{each.name} changes every column: name those that the task changes"
+
+
 def sentence(privilege: Privilege, verbs: Mapping[str, str], connection: str) -> str:
     """What a privilege lets one do, for a reviewer; `verbs` are those of the grammar in plain words."""
     columns = f"({', '.join(privilege.columns)}) of " if privilege.columns else ""
     return f"may {verbs[privilege.verb]} {columns}{privilege.schema}.{privilege.name} in {connection}"
 
 
-def _hint(text: str) -> str | None:
-    return next((f"a privilege {hint}" for pattern, hint in _HINTS if re.search(pattern, text, re.IGNORECASE)), None)
+def _refused(text: str, otherwise: str) -> ValueError:
+    """What to tell whoever wrote `text`: `otherwise` where it is none of what people try first."""
+    for pattern, kind, hint in _HINTS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return excess(kind, f"a privilege {hint}") if kind else ValueError(f"a privilege {hint}")
+    return ValueError(otherwise)
 
 
 def _columns(text: str | None) -> tuple[str, ...]:

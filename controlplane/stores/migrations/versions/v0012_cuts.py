@@ -1,10 +1,10 @@
-"""The eleventh version: cuts, the previews that they name, and what each is of."""
+"""The twelfth version: cuts, the previews that they name, and what each is of."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 _INSTANT = sa.String(27).with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
 

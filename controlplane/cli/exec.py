@@ -1,0 +1,92 @@
+"""`shorthold exec`: run a program with a credential of its own, and end the access with it."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Never
+
+import click
+
+from controlplane.cli.asking import fail, narrowing, parameter_option
+from controlplane.cli.child import run
+from controlplane.cli.handing import Handing, handed
+from controlplane.cli.output import say
+from controlplane.sdk.lending import Lending, grant, resume
+from controlplane.sdk.refusals import AnsweredError, WaitingError
+from controlplane.sdk.surroundings import for_child, runtime_directory
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command()
+@click.argument("entitlement")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--task", required=True, help="The id of the task this is for; you choose it.")
+@click.option("--parent", default=None, help="The task of yours that it is a part of.")
+@click.option("--intent", required=True, help="Which of the entitlement's intents.")
+@click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
+@click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
+@parameter_option
+@click.option("--wait", is_flag=True, help="Where people have to agree: wait until they have.")
+@click.option("--renew", is_flag=True, help="Keep it as long as CMD runs, within the entitlement's maximum.")
+@click.option("--file", "files", multiple=True, metavar="NAME=SCOPE.FIELD", help="NAME is a file (0600) that holds it.")
+@click.option("--fd", "fds", multiple=True, metavar="NAME=SCOPE.FIELD", help="NAME is a path that can be read once.")
+@click.option("--env", "envs", multiple=True, metavar="NAME=SCOPE.FIELD", help="NAME holds it itself.")
+@click.option("--scope", default=None, help="Which credential a known program gets, where there are several.")
+def exec(  # noqa: PLR0917 # click passes each option by name
+    entitlement: str,
+    command: tuple[str, ...],
+    task: str,
+    parent: str | None,
+    intent: str,
+    reason: str | None,
+    ttl: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    wait: bool,
+    renew: bool,
+    files: tuple[str, ...],
+    fds: tuple[str, ...],
+    envs: tuple[str, ...],
+    scope: str | None,
+) -> None:
+    """Run CMD with ENTITLEMENT's credential, without a shell; finish when it ends. Its exit status is CMD's.
+
+    psql, pg_dump, mysql, mariadb, ssh, scp, sftp and curl get what they need by themselves; any other program by
+    --file, --fd or --env. Signals go on to CMD. Killed with -9, the access ends by its heartbeat or its time.
+    127: there is no such program; 126: it cannot be run; 128 and its number: a signal ended it.
+
+    \b
+    Examples:
+      shorthold exec orders-read --task T-1 --intent answer-question -- psql -h db -c "TABLE sales.orders"
+      shorthold exec gateway --task T-2 --intent pay --file API_KEY_FILE=gateway.api_key -- ./pay
+      shorthold exec orders-read --task T-3 --intent prepare-report --env PGPASSWORD=orders.password -- ./report
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+    handing = Handing.parse(command, files=files, fds=fds, envs=envs, scope=scope)
+    values = narrowing(parameters).get("parameters")
+    asked = grant(
+        entitlement, intent=intent, task=task, parent=parent, reason=reason, ttl=ttl, parameters=values, renew=renew
+    )
+    for sign in _ENDING:
+        signal.signal(sign, _end)
+    try:
+        try:
+            _run(asked, handing)
+        except WaitingError as waits:
+            if not wait:
+                raise
+            say(f"{waits.detail}.")
+            _run(resume(waits.id, wait=True, renew=renew), handing)
+    except AnsweredError as error:
+        fail(error)
+
+
+def _run(lending: Lending, handing: Handing) -> None:
+    with lending as access, handed(handing, access, runtime_directory()) as ready:
+        if status := run(ready.command, for_child(**ready.environment)):
+            sys.exit(status)  # in here, so that the grant is finished as failed
+
+
+def _end(number: int, frame: FrameType | None) -> Never:
+    """Before CMD runs: whatever was made by then is taken back on the way out."""
+    del frame
+    sys.exit(128 + number)

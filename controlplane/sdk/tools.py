@@ -1,0 +1,80 @@
+"""`@tool("orders-read", …)`: a function that gets its access with each call, and gives no secret away in its result."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar, cast
+
+from controlplane.model.errors import ControlPlaneError
+from controlplane.sdk.access import Access
+from controlplane.sdk.lending import grant
+from controlplane.sdk.refusals import OverError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_PARAMETER: Final = "access"
+
+
+class ToolFailedError(ControlPlaneError):
+    """The function failed with words that held an issued secret: they are told without it, and without a cause."""
+
+    code = "tool-failed"
+
+
+def tool(entitlement: str, *, intent: str, **options: Any) -> Callable[[Callable[P, R]], Callable[..., R]]:
+    """Let each call of a function have a grant of its own; `options` are those of `grant`. Plain and `async` ones.
+
+    The function takes a keyword `access`, which whoever calls it neither sees nor gives: a framework that makes a
+    schema of its signature shows no such parameter to a model. The grant is finished before the result is handed
+    over, and every issued secret in the result, or in an exception's words, is replaced.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[..., R]:
+        free = cast("Callable[..., Any]", function)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def acalled(*args: Any, **named: Any) -> object:
+                async with grant(entitlement, intent=intent, **options) as access:
+                    try:
+                        return access.redacted(await free(*args, **{**named, _PARAMETER: access}))
+                    except Exception as error:
+                        if (failed := _guarded(error, access)) is None:
+                            raise
+                    raise failed  # out here it has no context that would hold the secret
+
+            return cast("Callable[..., R]", _without_access(acalled, function))
+
+        @functools.wraps(function)
+        def called(*args: Any, **named: Any) -> R:
+            with grant(entitlement, intent=intent, **options) as access:
+                try:
+                    return access.redacted(free(*args, **{**named, _PARAMETER: access}))
+                except Exception as error:
+                    if (failed := _guarded(error, access)) is None:
+                        raise
+                raise failed  # as above
+
+        return _without_access(called, function)
+
+    return decorated
+
+
+def _guarded(error: Exception, access: Access) -> ToolFailedError | None:
+    """One that says the same without a secret; None where the error itself has none."""
+    said = f"{type(error).__name__}: {error}"
+    try:
+        cleaned = access.redacted(said)
+    except OverError:  # its secrets are forgotten, so nobody knows what to look for
+        return ToolFailedError(f"{type(error).__name__}, when the access was over")
+    return None if cleaned == said else ToolFailedError(cleaned)
+
+
+def _without_access(called: Callable[..., R], function: Callable[..., Any]) -> Callable[..., R]:
+    signature = inspect.signature(function)
+    if _PARAMETER not in signature.parameters:
+        raise TypeError(f"{function.__name__} takes no parameter {_PARAMETER}: that is where it gets its credentials")
+    kept = [parameter for name, parameter in signature.parameters.items() if name != _PARAMETER]
+    called.__signature__ = signature.replace(parameters=kept)  # pyright: ignore[reportFunctionMemberAccess] # as functools.wraps does
+    called.__annotations__ = {name: kind for name, kind in function.__annotations__.items() if name != _PARAMETER}
+    return called

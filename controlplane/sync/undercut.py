@@ -1,0 +1,111 @@
+"""Ways around a tier: what one entitlement guards, and a lower one, or two that one workload may both have, give away.
+
+What an entitlement gives is what its engines tell reviewers (`Engine.reach`), column by column.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Match, Risk, matches
+from controlplane.model.matching import overlap
+from controlplane.ports import Engine
+
+_COLUMNS: Final = re.compile(r"(?P<lead>may .+? )\((?P<columns>[^()]+)\) of (?P<rest>.+)")
+_TIERS: Final = list(Risk)
+_MOST: Final = 50
+"""Entitlements that are tried two by two for one that they might get around; there are hardly ever more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    entitlement: Entitlement
+    gives: frozenset[str]
+
+    @property
+    def tier(self) -> int:
+        return _TIERS.index(self.entitlement.risk)
+
+
+def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]) -> Mapping[str, tuple[str, ...]]:
+    """By name of the lower entitlement, what it gets around and how, in sentences."""
+    known = [_Known(entitlement=each, gives=_gives(each, engines)) for each in entitlements]
+    giving: dict[str, list[_Known]] = defaultdict(list)
+    for one in known:
+        for atom in one.gives:
+            giving[atom].append(one)
+    found: dict[str, list[str]] = defaultdict(list)
+    for guarded in known:
+        lower = {
+            one.entitlement.name: one
+            for atom in guarded.gives
+            for name in {atom, _whole(atom)}
+            for one in giving.get(name, ())
+            if one.tier < guarded.tier and _guard(one.entitlement) < max(_guard(guarded.entitlement), 1)
+        }
+        for name, sentence in _around(guarded, [lower[name] for name in sorted(lower)]):
+            found[name].append(sentence)
+    return {name: tuple(sentences) for name, sentences in found.items()}
+
+
+def _around(guarded: _Known, lower: list[_Known]) -> Iterator[tuple[str, str]]:
+    keeps = f"all that {guarded.entitlement.name} keeps for tier {guarded.entitlement.risk}"
+    alone = [one for one in lower if _covers(one.gives, guarded.gives)]
+    for one in alone:
+        yield one.entitlement.name, f"this gives {keeps}: raise its tier, or narrow it"
+    rest = [one for one in lower if one not in alone][:_MOST]
+    for pair in combinations(rest, 2):
+        if _covers(pair[0].gives | pair[1].gives, guarded.gives) and _shared(*(one.entitlement for one in pair)):
+            for one, other in (pair, pair[::-1]):
+                too = f"with {other.entitlement.name}, which one workload may have as well, this gives {keeps}"
+                yield one.entitlement.name, f"{too}: raise a tier, or part the workloads"
+
+
+def _gives(entitlement: Entitlement, engines: Mapping[str, Engine]) -> frozenset[str]:
+    lines = (line for scope in entitlement.scopes for line in engines[scope.engine].reach(scope))
+    return frozenset(atom for line in lines for atom in _atoms(line))
+
+
+def _atoms(line: str) -> Iterator[str]:
+    by_column = _COLUMNS.fullmatch(line)
+    if by_column is None:
+        yield line
+        return
+    for column in by_column["columns"].split(", "):
+        yield f"{by_column['lead']}({column}) of {by_column['rest']}"
+
+
+def _whole(atom: str) -> str:
+    return _COLUMNS.sub(r"\g<lead>\g<rest>", atom)
+
+
+def _covers(gives: Collection[str], guarded: Iterable[str]) -> bool:
+    return all(atom in gives or _whole(atom) in gives for atom in guarded)
+
+
+def _guard(entitlement: Entitlement) -> int:
+    """How many people look at it, before or after."""
+    return entitlement.approval.quorum if entitlement.approval is not None else int(entitlement.break_glass)
+
+
+def _shared(one: Entitlement, other: Entitlement) -> bool:
+    """Whether some workload is eligible for both."""
+    return any(_meet(mine, theirs) for mine in one.eligibility for theirs in other.eligibility)
+
+
+def _meet(one: Eligibility, other: Eligibility) -> bool:
+    both = one.claims.keys() & other.claims.keys()
+    return (
+        one.issuer == other.issuer
+        and _overlap(one.subject, other.subject)
+        and all(_overlap(one.claims[path], other.claims[path]) for path in both)
+    )
+
+
+def _overlap(one: Match, other: Match) -> bool:
+    if isinstance(one, Glob):
+        return overlap(one.glob, other.glob) if isinstance(other, Glob) else matches(one, other)
+    return matches(other, one)

@@ -1,0 +1,81 @@
+"""The key that signs task JWTs is changed while grants are being issued: none fails, and the old one is refused."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from controlplane.dev.process import until
+from controlplane.keys.files import load, load_or_create
+from controlplane.model.errors import VaultRefusedError
+from controlplane.model.grant import GrantId, State, TaskId, Why
+from controlplane.model.request import GrantRequest
+from controlplane.testing.real import RealPlane
+from controlplane.wiring import TASK_KEY, ControlPlane, wire
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+
+KEY = {"name": "cards", "engine": "transit", "key": "cards", "operations": ["decrypt"]}
+MANY = 6
+
+
+@pytest.fixture
+def plane(planes: Callable[..., RealPlane]) -> RealPlane:
+    made = planes("tke", "transit")
+    made.root.write(f"{made.mount('transit')}/keys/cards", {})
+    made.entitle({"entitlement": "card-numbers", "scopes": [KEY], "delivery": "inline"})
+    return made
+
+
+def trust(plane: RealPlane, *keys: str) -> None:
+    """What an operator writes: whose task JWTs the mount believes."""
+    plane.root.write(
+        f"auth/{plane.layout.auth_mount}/config",
+        {
+            "jwt_validation_pubkeys": [*keys],
+            "jwt_supported_algs": ["ES256"],
+            "jwks_url": "",
+            "oidc_discovery_url": "",
+        },
+    )
+
+
+def ask(plane: RealPlane, by: ControlPlane, task: str) -> GrantId:
+    asked = GrantRequest(entitlement="card-numbers", task=TaskId(task), intent="answer-question")
+    return by.request(plane.who(), asked).grant.id
+
+
+def state(plane: ControlPlane, id: GrantId) -> State:
+    grant = plane.store.grant(id)
+    assert grant is not None
+    return grant.state
+
+
+def test_g19_two_keys_are_believed_while_one_takes_the_others_place_and_then_only_the_new_one(plane: RealPlane) -> None:
+    file = plane.settings.keys.directory / TASK_KEY
+    old = load(file).public_pem
+    file.unlink()
+    new = load_or_create(file).public_pem
+    trust(plane, old, new)
+    successor = wire(plane.settings)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            asked = [
+                pool.submit(ask, plane, by, f"T-{number}-{who}")
+                for number in range(MANY)
+                for who, by in enumerate((plane.plane, successor))
+            ]
+            trust(plane, new, old)  # amid them
+            grants = [each.result() for each in asked]
+        trust(plane, new)
+        with pytest.raises(VaultRefusedError):
+            ask(plane, plane.plane, "by-the-old-key")
+        grants.append(ask(plane, successor, "by-the-new-key"))
+        assert len(set(grants)) == 2 * MANY + 1
+        for id in grants:
+            assert state(successor, id) is State.ACTIVE  # what the old key opened goes on, and can be ended
+            successor.finish(plane.who(), id, Why.COMPLETED)
+        assert until(lambda: all(state(successor, id) is State.REVOKED for id in grants), timedelta(seconds=30))
+    finally:
+        successor.close()
