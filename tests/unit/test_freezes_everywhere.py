@@ -40,6 +40,9 @@ GIVES: Final = {
     "POST /v1/grants/{id}/deny": ("approver", "pending", "ends"),
     "POST /v1/grants/{id}/review": ("approver", "glass", "closes a review"),
     "POST /v1/tasks/{task}/finish": ("agent", "task", "ends"),
+    "POST /v1/needs": ("agent", "", "only looks"),
+    "POST /v1/incidents/preview": ("responder", "", "only looks"),
+    "POST /v1/incidents/cut": ("responder", "", "ends"),
     "POST /v1/freezes": ("responder", "", "stops"),
     "POST /v1/freezes/{id}/thaw": ("responder", "freeze", "lets ask again, and grants nothing"),
 }
@@ -98,6 +101,7 @@ class Scene:
         self.glass = self.first.end(self._ask("orders-glass", "T-glass").id)
         bob = self.first.agent("bob")
         self.freeze = self.first.freeze(bob, RESPONDER, "subject=nobody", message="Stop.", reason="drill").freeze
+        self.preview = self.first.preview(bob, RESPONDER, "task=T-active").digest
         self.first.clock.advance(MINUTE)
 
     def freeze_everything(self) -> None:
@@ -139,6 +143,9 @@ class Scene:
             "POST /v1/grants/{id}/finish": {"outcome": "completed"},
             "POST /v1/grants/{id}/deny": {"reason": "not now"},
             "POST /v1/grants/{id}/review": {"note": "Seen, and in order."},
+            "POST /v1/needs": {"needs": ["select sales.orders"]},
+            "POST /v1/incidents/preview": {"selection": "task=T-active"},
+            "POST /v1/incidents/cut": {"digest": self.preview, "incident": "INC-7", "reason": "the key leaked"},
             "POST /v1/freezes": {"selection": "issuer=dev", "message": "Stop.", "reason": "incident 7"},
             "POST /v1/freezes/{id}/thaw": {"reason": "over"},
         }
