@@ -35,7 +35,7 @@ demo: $(READY) ## Tell the whole story on embedded servers, checking itself at e
 	@$(BIN)/shorthold demo
 
 test: $(READY) ## Run every test: real OpenBao, real PostgreSQL, nothing mocked on the way
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-replicas: $(READY) ## Run the stories with control planes of two processes over PostgreSQL (minutes)
 	@REPLICAS=1 $(BIN)/python -m pytest $(addprefix tests/e2e/test_,$(addsuffix .py,$(STORIES)))

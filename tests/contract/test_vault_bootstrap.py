@@ -160,8 +160,8 @@ def test_a_mount_that_is_something_else_is_not_touched(operator: VaultClient) ->
     layout = replace(LAYOUT, prefix="vf", auth_mount="shorthold-vf")
     with pytest.raises(ConfigurationError, match="shorthold-vf-sync"):
         bootstrap(operator, layout, trust_in(new_keys()), apply=False)
-    with pytest.raises(ConfigurationError, match="database"):
-        bootstrap(operator, replace(layout, mounts={"pki": "database"}), trust_in(new_keys()), apply=False)
+    with pytest.raises(ConfigurationError, match="cubbyhole"):
+        bootstrap(operator, replace(layout, mounts={"pki": "cubbyhole"}), trust_in(new_keys()), apply=False)
 
 
 def test_nobody_logs_in_with_another_identitys_key(openbao: OpenBao, identities: Identities) -> None:

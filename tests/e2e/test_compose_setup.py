@@ -151,6 +151,7 @@ def test_no_root_token_remains_and_every_key_is_its_owners_only(stack: Stack) ->
     assert {path.name for path in keys.iterdir()} == {
         "task.pem",
         "broker.pem",
+        "param.pem",
         "audit.key",
         "issuer.jwks.json",
         "receipt.pem",

@@ -243,7 +243,8 @@ def test_a_race_that_no_key_explains_is_told_and_makes_nothing(plane: FakePlane)
 
 
 def test_a_request_never_names_what_only_vault_and_the_entitlement_decide() -> None:
-    assert set(GrantRequest.__dataclass_fields__) == {"entitlement", "task", "intent", "reason", "ttl", "parent"}
+    named = {"entitlement", "task", "intent", "reason", "ttl", "parent", "parameters"}
+    assert set(GrantRequest.__dataclass_fields__) == named
 
 
 @dataclass
