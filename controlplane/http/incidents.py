@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from controlplane.http.answers import DIGEST, GRANT_ID, Answer, Grant
 from controlplane.http.caller import Caller, Plane, Stands
@@ -35,6 +36,14 @@ from controlplane.model.errors import (
 from controlplane.model.grant import State
 from controlplane.model.selection import MAX_LENGTH
 
+
+class _Name(StringConvertor):
+    """A segment that begins as ids of cuts do: `preview` and `cut` are none, and have methods of their own."""
+
+    regex = "ct_[^/]*"
+
+
+register_url_convertor("cut", _Name())
 router = APIRouter(prefix="/v1/incidents", tags=["incidents"])
 
 _ID: Final = r"^ct_[a-z2-7]{24}$"
@@ -273,7 +282,7 @@ def list_cuts(
 _SEEN = answers({200: SeenCut}, NotAllowedError, NotFoundError)
 
 
-@router.get("/{id}", tags=[ENDING], responses=_SEEN, response_model=None)
+@router.get("/{id:cut}", tags=[ENDING], responses=_SEEN, response_model=None)
 async def show_cut(id: Id, request: Request, plane: Plane, who: Caller, standing: Stands) -> dict[str, JsonValue]:
     """How far a cut has come, and what is left of it."""
     del who
@@ -284,7 +293,7 @@ _FOLLOWED = answers({}, NotAllowedError, NotFoundError)
 
 
 @router.get(
-    "/{id}/events",
+    "/{id:cut}/events",
     response_class=StreamingResponse,
     responses={**_FOLLOWED, 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     response_model=None,

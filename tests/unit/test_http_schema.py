@@ -35,9 +35,10 @@ CONFIG: Final[dict[str, Any]] = {
     "operations": [
         {
             # A selection has a grammar, and a schema has none: most texts of the right length are not of it.
-            "include-name": "POST /v1/freezes",
+            "include-name": name,
             "checks": {"positive_data_acceptance": {"expected-statuses": [*PROMISED, "422"]}},
-        },
+        }
+        for name in ("POST /v1/freezes", "POST /v1/incidents/preview")
     ],
     "seed": SEED,
     "generation": {"max-examples": EXAMPLES, "deterministic": EXAMPLES < LONG, "with-security-parameters": False},
