@@ -8,7 +8,7 @@ from controlplane.model.access import Role, Standing
 from controlplane.model.approval import Approver
 from controlplane.model.cut import LeaseGroup, Preview, Surveyed, digest_of
 from controlplane.model.entitlement import Entitlement, Revocability, matches
-from controlplane.model.errors import TargetUnavailableError
+from controlplane.model.errors import LostRaceError, TargetUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, TaskId
 from controlplane.model.identity import IssuerName, VerifiedClaims
@@ -89,10 +89,7 @@ class PreviewSelection:
             subject=who.subject,
         )
         if surveyed.count:
-            told = {"selection": shown.selection, "digest": shown.digest, "grants": shown.count}
-            by = {"issuer": who.issuer, "subject": who.subject}
-            with self.store.transaction() as tx:
-                tx.preview(shown, self.record(Kind.SELECTION_PREVIEWED, **told, **by))
+            self._save(shown)
         return Previewed(
             digest=shown.digest if surveyed.count else None,
             preview=shown,
@@ -104,6 +101,17 @@ class PreviewSelection:
             everything=is_everything(wanted, surveyed),
             sample=self.store.open_selected(wanted, at, limit=_SAMPLE),
         )
+
+    def _save(self, shown: Preview) -> None:
+        told = {"selection": shown.selection, "digest": shown.digest, "grants": shown.count}
+        by = {"issuer": shown.issuer, "subject": shown.subject}
+        try:
+            with self.store.transaction() as tx:
+                tx.preview(shown, self.record(Kind.SELECTION_PREVIEWED, **told, **by))
+        except LostRaceError:
+            if self.store.previewed(shown.digest) is None:
+                raise
+            # Somebody saw just the same in the same instant: that is the same preview.
 
     def _owner(self, entitlement: str) -> str | None:
         found = self.entitlements.get(entitlement)
