@@ -1,15 +1,12 @@
 """Open a wrapping token at Vault, as its settings say, or give the grant up."""
 
 import ssl
-from typing import TYPE_CHECKING
 
-from controlplane.model.errors import ConfigurationError, ControlPlaneError
+from controlplane.model.errors import ControlPlaneError
 from controlplane.sdk.client import Shorthold
+from controlplane.sdk.surroundings import VaultAt
 
-if TYPE_CHECKING:
-    from controlplane.settings import VaultSettings
-
-    Vault = tuple[VaultSettings, ssl.SSLContext | None]
+Vault = tuple[VaultAt, ssl.SSLContext | None]
 
 
 class NotUnwrappedError(ControlPlaneError):
@@ -22,7 +19,7 @@ class NotUnwrappedError(ControlPlaneError):
     )
 
 
-def vault_settings() -> "Vault":
+def vault_settings() -> Vault:
     """Where wrapping tokens are opened, and whom to trust there.
 
     Raises: ConfigurationError: a certificate or key of the settings cannot be read.
@@ -30,21 +27,18 @@ def vault_settings() -> "Vault":
     from controlplane.settings import load
 
     vault = load().vault
-    if not vault.addr.startswith("https:"):
-        return vault, None
-    try:
-        tls = ssl.create_default_context(cafile=vault.cacert)
-        if vault.client_cert:
-            tls.load_cert_chain(vault.client_cert, vault.client_key)
-    except OSError as error:  # an SSLError is one
-        raise ConfigurationError(f"vault.cacert, client_cert or client_key: {error.strerror or error}") from None
-    if vault.skip_verify:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    return vault, tls
+    at = VaultAt(
+        addr=vault.addr,
+        namespace=vault.namespace,
+        cacert=vault.cacert,
+        client_cert=vault.client_cert,
+        client_key=vault.client_key,
+        skip_verify=vault.skip_verify,
+    )
+    return at, at.tls()
 
 
-def unwrapped(client: Shorthold, at: "Vault", id: str, token: str) -> dict[str, dict[str, str]]:
+def unwrapped(client: Shorthold, at: Vault, id: str, token: str) -> dict[str, dict[str, str]]:
     """The credentials by scope. Raises: NotUnwrappedError: Vault opened nothing; the grant was finished as failed."""
     from controlplane.model.secret import Secret
 

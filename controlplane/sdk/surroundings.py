@@ -27,9 +27,9 @@ class VaultAt:
 
     addr: str = _VAULT
     namespace: str | None = None
-    cacert: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
+    cacert: str | Path | None = None
+    client_cert: str | Path | None = None
+    client_key: str | Path | None = None
     skip_verify: bool = False
 
     def tls(self) -> ssl.SSLContext | None:
