@@ -3,7 +3,7 @@
 import sys
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import click
 from click.shell_completion import CompletionItem
@@ -66,8 +66,7 @@ def preview(selection: str | None, everything: bool, output: str) -> None:
     elif seen["digest"]:
         _print(seen)
     if not seen["digest"]:
-        say(f"{seen['selection']} selects nothing of {seen['of']} grants that have not ended.")
-        sys.exit(1)
+        _nothing(seen)
     say(f"To end all of it: shorthold incident cut --digest {seen['digest']} --incident … --reason …")
 
 
@@ -138,8 +137,7 @@ def _agreed(door: Shorthold, selection: str, count: int | None) -> str:
     """The digest of a preview to which somebody has typed back how many grants it is."""
     seen = told(lambda: door.preview_cut(selection))
     if not seen["digest"]:
-        say(f"{seen['selection']} selects nothing of {seen['of']} grants that have not ended.")
-        sys.exit(1)
+        _nothing(seen)
     if count is None:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked: give the --digest of a preview, or the --count")
@@ -148,6 +146,11 @@ def _agreed(door: Shorthold, selection: str, count: int | None) -> str:
     if count != seen["count"]:
         raise click.ClickException(f"there are {seen['count']} grants, not {count}; nothing was cut")
     return str(seen["digest"])
+
+
+def _nothing(seen: dict[str, Any]) -> Never:
+    say(f"{seen['selection']} selects nothing of {seen['of']} grants that have not ended.")
+    sys.exit(1)
 
 
 def _print(seen: dict[str, Any], *, err: bool = False) -> None:

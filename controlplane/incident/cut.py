@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.incident.freeze import freezable, told
+from controlplane.incident.freeze import freezable, settled, told
 from controlplane.incident.preview import is_everything
 from controlplane.model.access import Role, Standing
 from controlplane.model.canonical import instant
@@ -15,7 +15,6 @@ from controlplane.model.errors import (
     LostRaceError,
     NotFoundError,
     StalePreviewError,
-    StoreUnavailableError,
 )
 from controlplane.model.event import Kind
 from controlplane.model.freeze import Freeze, FreezeId
@@ -73,7 +72,7 @@ class OrderCut:
         wanted = selection(shown.selection)
         changed = self.store.changed(wanted, shown)
         if (before := self.store.cut_by(digest)) is not None:
-            return Ordered(cut=before, changed=changed, settled=self._settled())
+            return Ordered(cut=before, changed=changed, settled=settled(self.store))
         now = self.clock.now()
         if now - shown.at > FRESH:
             raise StalePreviewError(_stale(shown, changed, now))
@@ -104,7 +103,7 @@ class OrderCut:
                 raise
             cut = twin
         self.wake()
-        return Ordered(cut=cut, changed=changed, settled=self._settled())
+        return Ordered(cut=cut, changed=changed, settled=settled(self.store))
 
     def _freeze(self, who: VerifiedClaims, shown: Preview, incident: str, reason: str, message: str | None) -> Freeze:
         try:
@@ -120,13 +119,6 @@ class OrderCut:
             subject=who.subject,
             created_at=self.clock.now(),
         )
-
-    def _settled(self) -> bool:
-        try:
-            self.store.settle_freezes()
-        except StoreUnavailableError:
-            return False
-        return True
 
 
 def _stale(shown: Preview, changed: Changed, now: datetime) -> str:

@@ -26,7 +26,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A cut as it stands. It is worth looking again while `progress.under_way`, or while it is not `settled`."""
+    """A cut as it stands. It is worth looking again until the cut has an `ended_at`."""
 
     cut: Cut
     progress: Progress

@@ -61,15 +61,17 @@ class FreezeSelection:
         )
         with self.store.transaction() as tx:
             tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **told(freeze), message=message))
-        return Frozen(freeze=freeze, settled=self._settled())
+        return Frozen(freeze=freeze, settled=settled(self.store))
 
-    def _settled(self) -> bool:
-        # On disk first, then waited for: a replica that hangs amid a transaction must not keep a freeze from being.
-        try:
-            self.store.settle_freezes()
-        except StoreUnavailableError:
-            return False
-        return True
+
+def settled(store: Store) -> bool:
+    """Whether every replica obeys the freezes that are on disk; False where one hangs amid a transaction."""
+    # On disk first, then waited for: whoever hangs must not keep a freeze from being.
+    try:
+        store.settle_freezes()
+    except StoreUnavailableError:
+        return False
+    return True
 
 
 def freezable(text: str) -> Selection:

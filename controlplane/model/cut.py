@@ -130,7 +130,6 @@ class Outcome(StrEnum):
 
 
 OPEN: Final = frozenset({Outcome.WAITING, Outcome.ENDING, Outcome.RESIDUAL})
-UNDER_WAY: Final = frozenset({Outcome.WAITING, Outcome.ENDING})
 PROVED: Final = frozenset({Outcome.VERIFIED, Outcome.WITHDRAWN})
 
 
@@ -163,11 +162,6 @@ class Progress:
     def of(self, *outcomes: Outcome) -> int:
         """How many have one of these."""
         return sum(self.counts.get(one, 0) for one in outcomes)
-
-    @property
-    def under_way(self) -> bool:
-        """Whether it is worth waiting: something has not ended and does not resist."""
-        return self.of(*UNDER_WAY) > 0
 
     @property
     def proved(self) -> bool:
