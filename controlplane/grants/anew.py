@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from controlplane.grants.approvers import still_good
+from controlplane.grants.asked import wish
 from controlplane.grants.context import BUDGETS
 from controlplane.grants.decide import decide
 from controlplane.grants.request import refusal, told
@@ -105,14 +106,7 @@ class DecideAnew:
         """What a request for just this grant would be told now; it is not counted against itself."""
         grant = known.grant
         entitlement = None if known.compiled is None else known.compiled.entitlement
-        asked = GrantRequest(
-            entitlement=grant.entitlement,
-            task=grant.task,
-            intent=grant.intent,
-            reason=grant.reason,
-            ttl=grant.ttl,
-            parameters=grant.parameters,
-        )
+        asked = wish(grant, ttl=grant.ttl)
         situation = self.situate(
             tx, entitlement, who, asked=asked, revision=grant.revision, address=address, collecting=grant
         )

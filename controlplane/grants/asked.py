@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from controlplane.grants import narrow
+from controlplane.grants.narrow import with_values
 from controlplane.model.approval import Asked, AskedScope, GivenApproval, Narrowing
 from controlplane.model.duration import format_duration
 from controlplane.model.entitlement import Approval, Entitlement, Scope
 from controlplane.model.grant import Grant, Revision
 from controlplane.model.plan import Compiled
+from controlplane.model.request import GrantRequest
 from controlplane.ports import Engine
 
 REMEMBERED = 100
@@ -17,7 +18,7 @@ REMEMBERED = 100
 
 def asked(grant: Grant, compiled: Compiled, approval: Approval, engines: Mapping[str, Engine]) -> Asked:
     """What `grant` asks for, by its entitlement as it stands now; as long as it waits, equal grants give equal."""
-    compiled = narrow.narrowed(compiled, grant, engines)
+    compiled = with_values(compiled, grant, engines)
     entitlement = compiled.entitlement
     return Asked(
         grant=grant.id,
@@ -43,6 +44,18 @@ def asked(grant: Grant, compiled: Compiled, approval: Approval, engines: Mapping
         not_from=approval.not_from,
         requested_at=grant.requested_at,
         until=grant.expires_at,
+    )
+
+
+def wish(grant: Grant, *, ttl: timedelta) -> GrantRequest:
+    """The request that asks for just this grant, for `ttl`: what is decided when it is decided anew."""
+    return GrantRequest(
+        entitlement=grant.entitlement,
+        task=grant.task,
+        intent=grant.intent,
+        reason=grant.reason,
+        ttl=ttl,
+        parameters=grant.parameters,
     )
 
 

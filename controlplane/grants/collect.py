@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from controlplane.grants.approve import said, terms
 from controlplane.grants.asked import asked as described
-from controlplane.grants.asked import granted_scopes, narrowed
+from controlplane.grants.asked import granted_scopes, narrowed, wish
 from controlplane.grants.decide import decide
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.line import within
-from controlplane.grants.narrow import narrowed as narrowed_to_values
+from controlplane.grants.narrow import with_values
 from controlplane.grants.request import in_step, refusal, told
 from controlplane.grants.situate import Situate
 from controlplane.grants.waiting import Watch
@@ -23,7 +23,6 @@ from controlplane.model.grant import Grant, GrantId, State, Step, Why
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.plan import Compiled
-from controlplane.model.request import GrantRequest
 from controlplane.ports import Clock, Engine, Policy, Recorder, Skew, Store
 
 _TRIES = 5
@@ -71,7 +70,7 @@ class CollectGrant:
                     raise
         else:
             raise AssertionError("unreachable: the last try breaks or raises")
-        return self.issue(issuing, narrowed_to_values(compiled, issuing, self.engines), reasons, who)
+        return self.issue(issuing, with_values(compiled, issuing, self.engines), reasons, who)
 
     def _collect(
         self, who: VerifiedClaims, id: GrantId, address: Address | None
@@ -114,14 +113,7 @@ class CollectGrant:
         entitlement = compiled.entitlement
         left = narrowed(grant, entitlement, approvals)
         ttl = left.ttl or grant.ttl
-        asked = GrantRequest(
-            entitlement=grant.entitlement,
-            task=grant.task,
-            intent=grant.intent,
-            reason=grant.reason,
-            ttl=ttl,
-            parameters=grant.parameters,
-        )
+        asked = wish(grant, ttl=ttl)
         rule = self.policy.now()  # before the transaction: it may read files, and every writer would wait
         with self.store.transaction() as tx:
             situation = self.situate(
@@ -136,7 +128,7 @@ class CollectGrant:
                 return decision, None
             now = self.clock.now()
             ttl = within(ttl, situation.line, at=now)
-            own = narrowed_to_values(compiled, grant, self.engines)
+            own = with_values(compiled, grant, self.engines)
             issuing = grant.after(
                 Step.ISSUE,
                 ttl=ttl,

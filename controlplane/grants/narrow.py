@@ -30,7 +30,7 @@ def outside(entitlement: Entitlement, asked: GrantRequest) -> Iterator[Reason]:
         yield from _senseless(entitlement, given)
 
 
-def narrowed(compiled: Compiled, grant: Grant, engines: Mapping[str, Engine]) -> Compiled:
+def with_values(compiled: Compiled, grant: Grant, engines: Mapping[str, Engine]) -> Compiled:
     """What `grant` has of it: its scopes with values in them, and the roles, if any, that are made for it alone.
 
     Raises: ValueError: its values are none that the entitlement, as it stands now, lets through.

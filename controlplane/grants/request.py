@@ -13,7 +13,7 @@ from controlplane.grants.identify import Rejections
 from controlplane.grants.issue import Delivered, IssueGrant
 from controlplane.grants.known import asking, ids
 from controlplane.grants.line import begin, within
-from controlplane.grants.narrow import narrowed
+from controlplane.grants.narrow import with_values
 from controlplane.grants.situate import Situate
 from controlplane.model.canonical import JsonValue
 from controlplane.model.decision import Allow, Decision, Deny, NeedsApproval, Reason
@@ -111,7 +111,7 @@ class RequestGrant:
             log.warning("glass_broken", grant=grant.id, entitlement=grant.entitlement, **said)
         if grant.state is State.PENDING:
             return Delivered(grant=grant, leases=(), reasons=decision.reasons)
-        return self.issue(grant, narrowed(compiled, grant, self.engines), decision.reasons, who)
+        return self.issue(grant, with_values(compiled, grant, self.engines), decision.reasons, who)
 
     def _decide(
         self,
@@ -191,7 +191,7 @@ class RequestGrant:
             due_at=now + (waiting or self.issuing_within),
             settles_at=None if waiting else now + self.settling,
         )
-        own = narrowed(compiled, grant, self.engines)
+        own = with_values(compiled, grant, self.engines)
         paths = (
             self.engines[scope.engine].ask(scope, own.naming, ttl=ttl).path
             for scope in granted_scopes(own.entitlement, scopes)
