@@ -1,7 +1,7 @@
 """Rules about subjects that more people can make their own than a reader thinks: pushers, forkers, tenants."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from controlplane.model.entitlement import Eligibility, Entitlement, Glob, matches
@@ -23,32 +23,20 @@ _PINS_NAMESPACE: Final = frozenset({"kubernetes.io/namespace"})
 
 def any_branch(entitlement: Entitlement) -> Iterator[Finding]:
     """Every branch fits, so whoever may push one runs code that nobody has reviewed as this workload."""
-    for place, entry, glob in _globs(entitlement):
-        if _BRANCH.fullmatch(glob) and not _pinned(entry, _PINS_BRANCH):
-            yield (
-                ("eligibility", place, "subject", "glob"),
-                "whoever may push a branch is this workload: name the branch, or select by an environment",
-            )
+    why = "whoever may push a branch is this workload: name the branch, or select by an environment"
+    return _loose(entitlement, _BRANCH.fullmatch, _PINS_BRANCH, why)
 
 
 def any_owner(entitlement: Entitlement) -> Iterator[Finding]:
     """Every owner fits, so a fork that is called the same does."""
-    for place, entry, glob in _globs(entitlement):
-        if _OWNER.match(glob) and not _pinned(entry, _PINS_OWNER):
-            yield (
-                ("eligibility", place, "subject", "glob"),
-                "a fork under another owner fits as well: write the owner, or select by its id",
-            )
+    why = "a fork under another owner fits as well: write the owner, or select by its id"
+    return _loose(entitlement, _OWNER.match, _PINS_OWNER, why)
 
 
 def any_namespace(entitlement: Entitlement) -> Iterator[Finding]:
     """Every namespace fits, so whoever may make an account in one of them calls it like this workload."""
-    for place, entry, glob in _globs(entitlement):
-        if _NAMESPACE.match(glob) and not _pinned(entry, _PINS_NAMESPACE):
-            yield (
-                ("eligibility", place, "subject", "glob"),
-                "an account of that name in anybody's namespace fits: write the namespace",
-            )
+    why = "an account of that name in anybody's namespace fits: write the namespace"
+    return _loose(entitlement, _NAMESPACE.match, _PINS_NAMESPACE, why)
 
 
 def pull_request_subject(entitlement: Entitlement) -> Iterator[Finding]:
@@ -67,10 +55,13 @@ def pull_request_subject(entitlement: Entitlement) -> Iterator[Finding]:
             )
 
 
-def _globs(entitlement: Entitlement) -> Iterator[tuple[int, Eligibility, str]]:
+def _loose(
+    entitlement: Entitlement, fits: Callable[[str], object], pins: frozenset[str], why: str
+) -> Iterator[Finding]:
+    """Entries whose glob fits, and that no claim of `pins` holds to one value."""
     for place, entry in enumerate(entitlement.eligibility):
-        if isinstance(entry.subject, Glob):
-            yield place, entry, entry.subject.glob
+        if isinstance(entry.subject, Glob) and fits(entry.subject.glob) and not _pinned(entry, pins):
+            yield ("eligibility", place, "subject", "glob"), why
 
 
 def _pinned(entry: Eligibility, claims: frozenset[str]) -> bool:

@@ -121,41 +121,31 @@ class Worker:
 
     def _carry_out(self) -> None:
         """Save that what responders cut ends; how it ends is the lanes' matter."""
-        if self._cuts is None or self._stopping.is_set():
-            return
-        try:
-            if self._cuts():
-                self.wake()
-        except ControlPlaneError as error:
-            log.warning("worker_cannot_carry_out_cuts", code=error.code, detail=error.detail)
+        if self._tried(self._cuts, "worker_cannot_carry_out_cuts"):
+            self.wake()
 
     def _reconcile(self) -> None:
         """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""
-        if self._compare is None or self._stopping.is_set():
-            return
-        try:
-            self._compare()
-        except ControlPlaneError as error:
-            log.warning("worker_cannot_reconcile", code=error.code, detail=error.detail)
+        self._tried(self._compare, "worker_cannot_reconcile")
 
     def _look_out(self) -> None:
         """Look for drift, if it is this replica's turn."""
-        if self._watch is None or self._stopping.is_set():
-            return
-        try:
-            self._watch()
-        except ControlPlaneError as error:
-            log.warning("worker_cannot_look_for_drift", code=error.code, detail=error.detail)
+        self._tried(self._watch, "worker_cannot_look_for_drift")
 
     def _catch_up(self) -> None:
         """Save what the store could not take when it happened."""
-        if self._save_unsaved is None or self._stopping.is_set():
-            return
+        if self._tried(self._save_unsaved, "worker_cannot_save_yet"):
+            self.wake()
+
+    def _tried(self, job: Callable[[], object] | None, trouble: str) -> object:
+        """What `job` returns; None where there is none, we are stopping, or it failed: it comes again by itself."""
+        if job is None or self._stopping.is_set():
+            return None
         try:
-            if self._save_unsaved():
-                self.wake()
+            return job()
         except ControlPlaneError as error:
-            log.warning("worker_cannot_save_yet", code=error.code, detail=error.detail)
+            log.warning(trouble, code=error.code, detail=error.detail)
+            return None
 
     def _cannot_claim(self) -> None:
         """Have Vault end what is due all the same."""
