@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jwt
@@ -354,7 +354,11 @@ def _leaders(project: Path) -> set[int]:
     """Of those, the ones that no other started: the servers themselves, without PostgreSQL's backends."""
     all_of_them = _processes_of(project)
     pids = {process.pid for process in all_of_them}
-    return {process.pid for process in all_of_them if process.ppid() not in pids}
+    leaders: set[int] = set()
+    for process in all_of_them:
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's backends come and go
+            leaders |= {process.pid} if process.ppid() not in pids else set()
+    return leaders
 
 
 def _processes_of(project: Path) -> list[psutil.Process]:
@@ -363,8 +367,9 @@ def _processes_of(project: Path) -> list[psutil.Process]:
     places = [str(home.directory)]
     places += [str(ROOTS_PLACE / home.id)] if home.exists else []
     found: list[psutil.Process] = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():  # not process_iter(): it remembers, and a number may be another process's by now
         try:
+            process = psutil.Process(pid)
             if process.cwd().startswith(tuple(places)):
                 found.append(process)
         except psutil.Error:

@@ -105,11 +105,11 @@ def test_one_that_is_killed_is_started_anew_and_the_other_serves_on(served: Serv
     assert len(children) == 2
     subprocess.run(["kill", "-9", str(children[0])], check=True)
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and (len(_children(served.process.pid)) < 2 or children[0] in _children(
-        served.process.pid)):  # fmt: skip
+    after = _children(served.process.pid)
+    while time.monotonic() < deadline and (len(after) < 2 or children[0] in after):
         assert loopback.ask(served.port, "GET", "/healthz")[0] == 200
         time.sleep(0.1)
-    after = _children(served.process.pid)
+        after = _children(served.process.pid)
     assert len(after) == 2
     assert children[0] not in after
 
