@@ -88,7 +88,6 @@ class _Issuers(TokenVerifier):
             subject=who.subject,
             claims={"iss": who.issuer},
             scopes=[],
-            expires_at=int(who.expires_at.timestamp()),
         )
 
 

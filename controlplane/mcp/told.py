@@ -7,7 +7,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from controlplane.sdk.calls import Json
-from controlplane.sdk.refusals import AnsweredError, ControlPlaneError
 
 
 class Told(BaseModel):
@@ -120,12 +119,3 @@ def using(entitlement: str, *more: str) -> list[str]:
 def command(words: Sequence[str]) -> str:
     """The same as one line of a shell."""
     return f"{shlex.join(words)} PROGRAM …"
-
-
-def refused(error: ControlPlaneError) -> str:
-    """An error as a model reads it: the stable code, what happened, every reason, and what to do."""
-    code, hint = error.code, error.hint
-    if isinstance(error, AnsweredError):
-        code, hint = error.told_code, str(error.problem.get("hint") or hint)
-    reasons = [f"{why.decision}: {why.detail} [{why.code}]" for why in error.reasons]
-    return "\n".join([f"[{code}] {error.detail}", *reasons, *([f"What to do: {hint}"] if hint else [])])

@@ -22,12 +22,12 @@ from controlplane.mcp.told import (
     Grants,
     Held,
     command,
-    refused,
     using,
 )
+from controlplane.model.errors import ControlPlaneError
 from controlplane.sdk import calls
 from controlplane.sdk.calls import Call, Json
-from controlplane.sdk.refusals import ControlPlaneError
+from controlplane.sdk.refusals import worded
 
 Ask = Callable[[Call], Awaitable[Json]]
 """Asks the control plane, as whoever called the tool. Raises: ControlPlaneError."""
@@ -197,7 +197,7 @@ def _refusals() -> Generator[None]:
     try:
         yield
     except ControlPlaneError as error:
-        raise ToolError(refused(error)) from None
+        raise ToolError(worded(error)) from None
 
 
 def _allowed(asked: Mapping[str, str | None], parameters: Mapping[str, str] | None) -> Arranged:
