@@ -290,7 +290,8 @@ def test_c05_whatever_others_wrote_is_text_in_the_page_and_nothing_else() -> Non
 def test_no_text_changes_what_the_page_is_made_of(case: Case, text: str) -> None:
     told = case.told
     grants = [{**grant, "reason": text, "subject": text, "parameters": {text: text}} for grant in told["grants"]]
-    changed = {**told, "incident": text, "grants": grants, "cuts": [{**told["cuts"][0], "selection": text}]}
+    cuts = [{**told["cuts"][0], "selection": text}]
+    changed: dict[str, Any] = {**told, "incident": text, "grants": grants, "cuts": cuts}
     html = page(changed)
     assert seen(html).tags <= ALLOWED
     key = generate()
