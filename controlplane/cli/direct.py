@@ -11,7 +11,7 @@ from controlplane.cli.output import cell, say, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from controlplane.incident.direct import Found, Verdict
+    from controlplane.incident.direct import Fate, Found
     from controlplane.model.canonical import JsonValue
 
 RESIDUAL = 5
@@ -42,18 +42,18 @@ def cut_directly(
             say(f"{wanted} selects nothing {where}.")
             sys.exit(1)
         _agree(found, count)
-        verdicts = cut(wanted, found, lambda gone, of: say(f"{gone} of {of} gone from Vault"))
-    residual = [one for one in verdicts if not one.verified]
+        fates = cut(wanted, found, lambda gone, of: say(f"{gone} of {of} gone from Vault"))
+    residual = [one for one in fates if not one.verified]
     if output == "table":
-        _tell(verdicts)
+        _tell(fates)
     else:
-        rows: list[JsonValue] = [_row(one) for one in verdicts]
+        rows: list[JsonValue] = [_row(one) for one in fates]
         ordered = {"selection": str(wanted), "vault": vault.addr, "incident": incident, "reason": reason}
-        show({**ordered, "verified": len(verdicts) - len(residual), "residual": len(residual), "ended": rows}, output)
+        show({**ordered, "verified": len(fates) - len(residual), "residual": len(residual), "ended": rows}, output)
     if residual or found.unseen:
-        say(f"NOT everything is gone: {len(residual)} of {len(verdicts)} resist. The same command goes on with them.")
+        say(f"NOT everything is gone: {len(residual)} of {len(fates)} resist. The same command goes on with them.")
         sys.exit(RESIDUAL)
-    say(f"Gone from Vault, verified: all {len(verdicts)}. Unverified at the target, which only a control plane asks:")
+    say(f"Gone from Vault, verified: all {len(fates)}. Unverified at the target, which only a control plane asks:")
     say("`shorthold grant show` tells it when one runs again; docs/runbook.md, how to look there by hand.")
 
 
@@ -77,17 +77,17 @@ def _preview(found: "Found") -> None:
     say(f"{len(found.names):>6}  in all")
 
 
-def _tell(verdicts: "Sequence[Verdict]") -> None:
+def _tell(fates: "Sequence[Fate]") -> None:
     for title, some in (
-        ("verified", [one for one in verdicts if one.verified]),
-        ("residual", [one for one in verdicts if not one.verified]),
+        ("verified", [one for one in fates if one.verified]),
+        ("residual", [one for one in fates if not one.verified]),
     ):
         if some:
             click.echo(f"{title}:")
             show([_row(one) for one in some], "table", columns=_COLUMNS)
 
 
-def _row(one: "Verdict") -> "dict[str, JsonValue]":
+def _row(one: "Fate") -> "dict[str, JsonValue]":
     return {
         "grant": one.grant or one.name,
         "name": one.name,

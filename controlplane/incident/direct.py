@@ -100,7 +100,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Fate:
     """What became of one grant, or of a lease that is nobody's (`grant` is empty). `name` is its accessor or id.
 
     `verified`: Vault itself, asked anew, has neither its token nor a lease of it. Of the target that says nothing.
@@ -166,7 +166,7 @@ class CutDirect:
             unseen=looked.unseen,
         )
 
-    def __call__(self, wanted: Selection, found: Found, told: Callable[[int, int], None]) -> Sequence[Verdict]:
+    def __call__(self, wanted: Selection, found: Found, told: Callable[[int, int], None]) -> Sequence[Fate]:
         """End what was found, and what comes to it meanwhile, until nothing is left or nothing changes any more.
 
         `told` hears how many are gone, of how many. Raises: VaultUnavailableError, VaultRefusedError: Vault does not
@@ -179,7 +179,7 @@ class CutDirect:
             met |= {token.accessor: token for token in found.tokens} | {held.facts.id: held for held in found.strays}
             told(len(met) - len(found.names), len(met))
             if not found.names or unchanged == _TRIES:
-                return self._verdicts(met, found, failed)
+                return self._fates(met, found, failed)
             failed = self._each(found.tokens, self._end_token) | self._each(found.strays, self._end_lease())
             before, found = found, self._look_again(wanted)
             unchanged = unchanged + 1 if before.names <= found.names else 0
@@ -222,35 +222,33 @@ class CutDirect:
         said = together(self.meanwhile, isolated, items)
         return {_name(item): detail for item, detail in zip(items, said, strict=True) if detail}
 
-    def _verdicts(
-        self, met: Mapping[str, TokenFacts | Held], found: Found, failed: Mapping[str, str]
-    ) -> Sequence[Verdict]:
+    def _fates(self, met: Mapping[str, TokenFacts | Held], found: Found, failed: Mapping[str, str]) -> Sequence[Fate]:
         alive = {token.accessor for token in found.tokens}
         tokens = [one for one in met.values() if isinstance(one, TokenFacts)]
-        verdicts = [self._of_grant(token, found, alive=token.accessor in alive, failed=failed) for token in tokens]
+        fates = [self._of_grant(token, found, alive=token.accessor in alive, failed=failed) for token in tokens]
         resisting, told = {held.facts.id: held for held in found.strays}, _Made(tokens, self.settling)
         for name, one in met.items():
             if isinstance(one, TokenFacts) or told.accounts_for(one):
                 continue  # a lease that can be a grant's is told with the grant
             left = resisting.get(LeaseId(name))
-            verdicts.append(_verdict(one) if left is None else _verdict(left, *_resists(left, failed)))
-        return verdicts
+            fates.append(_fate(one) if left is None else _fate(left, *_resists(left, failed)))
+        return fates
 
-    def _of_grant(self, token: TokenFacts, found: Found, *, alive: bool, failed: Mapping[str, str]) -> Verdict:
+    def _of_grant(self, token: TokenFacts, found: Found, *, alive: bool, failed: Mapping[str, str]) -> Fate:
         made = _Made([token], self.settling)
         if alive:
-            return _verdict(token, failed.get(token.accessor, "Vault still knows its token"), _alive_until(token))
+            return _fate(token, failed.get(token.accessor, "Vault still knows its token"), _alive_until(token))
         if (held := next(filter(made.accounts_for, found.strays), None)) is not None:
-            return _verdict(token, *_resists(held, failed))
+            return _fate(token, *_resists(held, failed))
         if (held := next(filter(made.accounts_for, found.doubtful), None)) is not None:
-            return _verdict(
+            return _fate(
                 token,
                 f"{held.path} has more leases than living tokens account for, and Vault does not tell whose they are",
                 f"If others may end, too: the same with -l entitlement={token.metadata.get('entitlement')}.",
             )
         if blind := "; ".join(f"{path}: {why}" for path, why in found.unseen.items()):
-            return _verdict(token, f"its token is gone; its leases cannot be looked at: {blind}", _UNSEEN)
-        return _verdict(token)
+            return _fate(token, f"its token is gone; its leases cannot be looked at: {blind}", _UNSEEN)
+        return _fate(token)
 
 
 class _Made:
@@ -305,12 +303,12 @@ def _name(item: TokenFacts | Held) -> str:
     return item.accessor if isinstance(item, TokenFacts) else item.facts.id
 
 
-def _verdict(one: TokenFacts | Held, why: str = "", todo: str = "") -> Verdict:
+def _fate(one: TokenFacts | Held, why: str = "", todo: str = "") -> Fate:
     """Of what resists: why, and what to do. Of what is gone: what nobody has asked yet, and who can."""
     told = one.metadata if isinstance(one, TokenFacts) else {"entitlement": one.entitlement, "grant": one.grant or ""}
     grant = told.get("grant", "")
     later = f"shorthold grant show {grant}" if grant else "shorthold doctor"
-    return Verdict(
+    return Fate(
         name=_name(one),
         grant=grant,
         subject=told.get("subject", ""),

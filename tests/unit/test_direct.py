@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.incident.direct import CutDirect, Found, Looked, Verdict, selection_of_tokens
+from controlplane.incident.direct import CutDirect, Fate, Found, Looked, selection_of_tokens
 from controlplane.model.errors import InvalidSelectionError, VaultRefusedError, VaultUnavailableError
 from controlplane.model.grant import Grant, TaskId
 from controlplane.model.lease import Accessor
@@ -45,9 +45,9 @@ class Responder:
     def found(self, text: str) -> Found:
         return self.cutting.look(selection_of_tokens(text))
 
-    def cut(self, text: str) -> dict[str, Verdict]:
-        verdicts = self.cutting(selection_of_tokens(text), self.found(text), lambda _gone, _of: None)
-        return {one.grant or one.name: one for one in verdicts}
+    def cut(self, text: str) -> dict[str, Fate]:
+        fates = self.cutting(selection_of_tokens(text), self.found(text), lambda _gone, _of: None)
+        return {one.grant or one.name: one for one in fates}
 
     def alive(self) -> set[str]:
         return {token.metadata["task"] for token in self.look().tokens}
@@ -65,12 +65,12 @@ def test_i02_what_is_selected_ends_and_nobody_elses_grant_does(responder: Respon
     one, two = responder.ask("T-1"), responder.ask("T-2")
     responder.ask("T-3", "orders-other")
     assert {token.metadata["task"] for token in responder.found("task in (T-1, T-2)").tokens} == {"T-1", "T-2"}
-    verdicts = responder.cut("task in (T-1, T-2)")
-    assert {one.id, two.id} == set(verdicts)
-    for verdict in verdicts.values():
-        assert verdict.verified
-        assert "unverified at the target" in verdict.why
-        assert verdict.todo.endswith(f"shorthold grant show {verdict.grant}")
+    fates = responder.cut("task in (T-1, T-2)")
+    assert {one.id, two.id} == set(fates)
+    for fate in fates.values():
+        assert fate.verified
+        assert "unverified at the target" in fate.why
+        assert fate.todo.endswith(f"shorthold grant show {fate.grant}")
     assert (responder.alive(), responder.users()) == ({"T-3"}, 1)
     assert not responder.found("task in (T-1, T-2)").names
     responder.cut("all")
@@ -96,11 +96,11 @@ def test_selected_is_by_what_a_token_tells_and_what_it_does_not_tell_is_refused_
 def test_p3_what_resists_is_named_and_the_same_command_ends_it_once_the_target_is_back(responder: Responder) -> None:
     grant = responder.ask("T-1")
     responder.plane.vault.target.down = True
-    verdict = responder.cut(f"grant={grant.id}")[grant.id]
-    assert not verdict.verified
-    assert verdict.why.startswith("Vault still holds lease ")
-    assert "the target does not answer" in verdict.why
-    assert verdict.todo.startswith("Bring the target back")
+    fate = responder.cut(f"grant={grant.id}")[grant.id]
+    assert not fate.verified
+    assert fate.why.startswith("Vault still holds lease ")
+    assert "the target does not answer" in fate.why
+    assert fate.todo.startswith("Bring the target back")
     assert responder.users() == 1
     responder.plane.vault.faults.given_up = True
     (left,) = responder.cut("task=T-1").values()  # its token is gone, so nobody's name stands on the lease any more
@@ -139,10 +139,10 @@ def test_where_vault_does_not_tell_whose_a_lease_is_it_is_left_alone_and_said(re
     first = responder.ask("T-1")
     responder.ask("T-2")
     responder.plane.vault.plant_lease(first.paths[0], "v-nobody", timedelta(hours=1))
-    verdict = responder.cut("task=T-1")[first.id]
-    assert not verdict.verified
-    assert "more leases than living tokens account for" in verdict.why
-    assert "-l entitlement=orders-read" in verdict.todo
+    fate = responder.cut("task=T-1")[first.id]
+    assert not fate.verified
+    assert "more leases than living tokens account for" in fate.why
+    assert "-l entitlement=orders-read" in fate.todo
     assert responder.users() == 2
     assert all(one.verified for one in responder.cut("entitlement=orders-read").values())
     assert responder.users() == 0
@@ -159,8 +159,8 @@ def test_what_is_granted_while_it_runs_is_cut_too(responder: Responder, monkeypa
         return look()
 
     monkeypatch.setattr(responder, "look", meanwhile_granted)
-    verdicts = responder.cut("entitlement=orders-read")
-    assert {one.task for one in verdicts.values() if one.verified} == {"T-1", "T-2"}
+    fates = responder.cut("entitlement=orders-read")
+    assert {one.task for one in fates.values() if one.verified} == {"T-1", "T-2"}
     assert responder.users() == 0
 
 
@@ -185,10 +185,10 @@ def test_one_that_vault_refuses_keeps_no_other_alive_and_an_outage_is_waited_out
         return look()
 
     monkeypatch.setattr(responder, "look", unsteady)
-    verdicts = responder.cut("all")
-    assert verdicts[good.id].verified
-    assert (verdicts[bad.id].verified, verdicts[bad.id].why) == (False, "no")
-    assert verdicts[bad.id].todo.startswith("Run this again. It ends by itself at ")
+    fates = responder.cut("all")
+    assert fates[good.id].verified
+    assert (fates[bad.id].verified, fates[bad.id].why) == (False, "no")
+    assert fates[bad.id].todo.startswith("Run this again. It ends by itself at ")
 
 
 def test_where_leases_cannot_be_looked_at_nothing_is_called_verified(
@@ -202,6 +202,6 @@ def test_where_leases_cannot_be_looked_at_nothing_is_called_verified(
         return Looked(tokens=seen.tokens, leases=(), unseen={"sys/leases/lookup/database/creds": "denied"})
 
     monkeypatch.setattr(responder, "look", blind)
-    verdict = responder.cut("all")[grant.id]
-    assert (verdict.verified, responder.users()) == (False, 0)
-    assert "its leases cannot be looked at: sys/leases/lookup/database/creds: denied" in verdict.why
+    fate = responder.cut("all")[grant.id]
+    assert (fate.verified, responder.users()) == (False, 0)
+    assert "its leases cannot be looked at: sys/leases/lookup/database/creds: denied" in fate.why
