@@ -33,7 +33,7 @@ from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
-_READY: Final = timedelta(seconds=30)
+_READY: Final = timedelta(seconds=90)
 _CREDENTIALS: Final = "database/creds"
 
 Answer = TypeVar("Answer")

@@ -26,7 +26,7 @@ from controlplane.model.secret import Secret
 from controlplane.testing.fault_proxy import Fault, FaultProxy, When, fault_proxy
 from controlplane.testing.served import ServedPlane, Witness, ask_again, witness
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 QUICK: Final = {
     "VAULT__TIMEOUT": "5s",
