@@ -46,9 +46,11 @@ from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
 from controlplane.incident.direct import CutDirect
+from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.report import ReportIncident
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
@@ -140,9 +142,11 @@ class ControlPlane:
     preview: PreviewSelection
     cut: OrderCut
     cuts: ShowCuts
+    report: ReportIncident
     read_audit: ReadAudit
     entitlements: Entitlements
     canary: TryRevision
+    drain: DrainRevision
     policy: CedarPolicy
     worker: Worker
     outbox: Outbox
@@ -346,7 +350,6 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
         gate=epochs.gate if compare else _open,
     )
-    access = _access(settings)
     anew = DecideAnew(
         clock=clock,
         record=record,
@@ -367,6 +370,17 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         engines=engines(),
         access=lambda: access,
     )
+    preview = PreviewSelection(
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        rosters=rosters,
+        softness=_softness(settings, clock),
+    )
+    order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake)
+    cuts = ShowCuts(store=store)
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
@@ -410,17 +424,17 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
-        preview=PreviewSelection(
+        preview=preview,
+        cut=order,
+        cuts=cuts,
+        report=ReportIncident(
             clock=clock,
             record=record,
             store=store,
             entitlements=entitlements,
-            engines=engines(),
-            rosters=rosters,
-            softness=_softness(settings, clock),
+            signer=receipts.signer,
+            audit_key=chain_key,
         ),
-        cut=OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake),
-        cuts=ShowCuts(store=store),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         canary=TryRevision(
@@ -434,6 +448,14 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             pause=revoke.pause,
             issuing_within=request.issuing_within,
             settling=request.settling,
+        ),
+        drain=DrainRevision(
+            clock=clock,
+            preview=preview,
+            order=order,
+            cuts=cuts,
+            pause=revoke.pause,
+            within=request.settling + _ROUND,  # what broke off while it was issued is not called gone sooner
         ),
         policy=policy,
         worker=worker,

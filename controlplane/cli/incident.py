@@ -7,7 +7,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from controlplane.cli import cutting
+from controlplane.cli import cutting, reporting
 from controlplane.cli.asking import client, told
 from controlplane.cli.drill import drill
 from controlplane.cli.output import output_option, say, show
@@ -48,7 +48,10 @@ def incident() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (cutting.preview, cutting.cut, cutting.watch, cutting.cuts, drill):
+for command in (
+    *(cutting.preview, cutting.cut, cutting.watch, cutting.cuts, drill),
+    *(reporting.report, reporting.verify),
+):
     incident.add_command(command)
 
 
