@@ -66,7 +66,7 @@ class Look(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"selection": "label.team=billing"}]})
 
     selection: str = Field(max_length=MAX_LENGTH, examples=["label.team=billing", "all"])
-    harden: bool = Field(default=False, description="Also look whether open sessions would outlive it.")
+    harden: bool = Field(default=False, strict=True, description="Also look whether open sessions would outlive it.")
 
 
 class Order(_Body):
