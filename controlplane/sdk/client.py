@@ -153,9 +153,13 @@ class Shorthold:
         """`POST /v1/freezes/{id}/thaw`. Where it freezes everything, it ends when another responder does the same."""
         return self._call("freeze", "POST", f"/v1/freezes/{id}/thaw", {"reason": reason})
 
-    def preview_cut(self, selection: str) -> dict[str, Any]:
-        """`POST /v1/incidents/preview`: what a cut of it would end; nothing is changed."""
-        return self._call("digest", "POST", "/v1/incidents/preview", {"selection": selection})
+    def preview_cut(self, selection: str, *, harden: bool = False) -> dict[str, Any]:
+        """`POST /v1/incidents/preview`: what a cut of it would end; nothing is changed.
+
+        With `harden` also whose open sessions may outlive it, as `soft`.
+        """
+        body = {"selection": selection} | ({"harden": True} if harden else {})
+        return self._call("digest", "POST", "/v1/incidents/preview", body)
 
     def cut(self, asked: Mapping[str, str | None], *, freeze: bool = True, everything: bool = False) -> dict[str, Any]:
         """`POST /v1/incidents/cut`: `digest`, `incident`, `reason` and `message`. Repeating it is fine."""
