@@ -127,8 +127,9 @@ def _forms(secret: str) -> Iterator[str]:
         once = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
         yield once
         yield json.dumps(once, ensure_ascii=ascii_only)[1:-1]
-    yield repr(secret)[1:-1]
-    yield ascii(secret)[1:-1]
+    for escaped in (repr, ascii):
+        yield escaped(secret)[1:-1]
+        yield escaped(f'"{secret}')[2:-1]  # beside a quotation mark others are escaped
     for quoted in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
         yield quoted
         yield re.sub("%..", lambda found: found[0].lower(), quoted)

@@ -61,6 +61,7 @@ WAYS: Final[dict[str, Callable[[str], Any]]] = {
 
 @given(secret=SECRETS, before=AROUND, after=AROUND, way=st.sampled_from(sorted(WAYS)))
 @example(secret='it\'s "A\\B"/?&=ü\n', before="x", after="", way="JSON within JSON")
+@example(secret="it's a secret", before='say "', after='"', way="Python")
 @example(secret="pass:w+rd/%20", before="", after="=", way="base64")
 def test_p10_a_secret_is_found_in_every_form_wherever_it_stands(secret: str, before: str, after: str, way: str) -> None:
     written = WAYS[way](before + secret + after)
