@@ -146,7 +146,7 @@ def _revocability_below_tier(source: Source, around: Surroundings) -> Iterator[F
     risk, strongest_first = source.entitlement.risk, list(Revocability)
     weakest = around.tiers.of(risk).revocability
     for place, scope in enumerate(source.entitlement.scopes):
-        has = around.revocability[scope.engine]
+        has = scope.revocability or around.revocability[scope.engine]
         if strongest_first.index(has) > strongest_first.index(weakest):
             yield (
                 ("scopes", place, "engine"),
