@@ -49,6 +49,7 @@ from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.report import ReportIncident
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
@@ -137,6 +138,7 @@ class ControlPlane:
     preview: PreviewSelection
     cut: OrderCut
     cuts: ShowCuts
+    report: ReportIncident
     read_audit: ReadAudit
     entitlements: Entitlements
     canary: TryRevision
@@ -420,6 +422,14 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         preview=preview,
         cut=order,
         cuts=cuts,
+        report=ReportIncident(
+            clock=clock,
+            record=record,
+            store=store,
+            entitlements=entitlements,
+            signer=receipts.signer,
+            audit_key=chain_key,
+        ),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         canary=TryRevision(

@@ -21,7 +21,7 @@ from controlplane.vault.client import Server, TokenSource, VaultClient, part
 from controlplane.wiring import server_facts
 from controlplane.world import SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 NAMESPACE: Final = "acme"
 PASSING: Final = "passing"
