@@ -205,6 +205,11 @@ class Scope(Document):
         return False
 
     @property
+    def verbatim(self) -> tuple[str, ...]:
+        """Statements that reach the target as they were written: only an exception lets them."""
+        return ()
+
+    @property
     def revocability(self) -> Revocability | None:
         """What ending it can mean, where that is not what its engine says."""
         return None if self.rotation is None else Revocability.PROVABLE
