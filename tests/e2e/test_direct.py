@@ -18,7 +18,7 @@ from controlplane.settings import VaultSettings
 from controlplane.testing.served import ServedPlane, Witness
 from controlplane.wiring import responder_token
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "intent": "answer-question"}
 
@@ -43,7 +43,7 @@ def command(stack: Stack, token: Secret, *arguments: str) -> "subprocess.Complet
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=180,
         check=False,
     )
 
