@@ -46,6 +46,7 @@ from controlplane.incident.ask import AskAgain
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
+from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
@@ -146,6 +147,7 @@ class ControlPlane:
     read_audit: ReadAudit
     entitlements: Entitlements
     canary: TryRevision
+    drain: DrainRevision
     policy: CedarPolicy
     worker: Worker
     outbox: Outbox
@@ -349,7 +351,6 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
         gate=epochs.gate if compare else _open,
     )
-    access = _access(settings)
     anew = DecideAnew(
         clock=clock,
         record=record,
@@ -370,6 +371,11 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         engines=engines(),
         access=lambda: access,
     )
+    preview = PreviewSelection(
+        clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
+    )
+    order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake)
+    cuts = ShowCuts(store=store)
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
@@ -413,11 +419,9 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
-        preview=PreviewSelection(
-            clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
-        ),
-        cut=OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake),
-        cuts=ShowCuts(store=store),
+        preview=preview,
+        cut=order,
+        cuts=cuts,
         report=ReportIncident(
             clock=clock,
             record=record,
@@ -458,6 +462,14 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             pause=revoke.pause,
             issuing_within=request.issuing_within,
             settling=request.settling,
+        ),
+        drain=DrainRevision(
+            clock=clock,
+            preview=preview,
+            order=order,
+            cuts=cuts,
+            pause=revoke.pause,
+            within=request.settling + _ROUND,  # what broke off while it was issued is not called gone sooner
         ),
         policy=policy,
         worker=worker,

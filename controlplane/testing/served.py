@@ -102,6 +102,7 @@ class ServedPlane:
             )
         process = self.process
         if not until(lambda: self._answers() or process.poll() is not None, _READY) or process.poll() is not None:
+            self.kill()
             raise AssertionError(f"the control plane did not start:\n{self.log.read_text(encoding='utf-8')}")
 
     def kill(self) -> None:
