@@ -37,13 +37,15 @@ def prove(  # noqa: PLR0917 # click passes each option by name
       shorthold incident prove --principal v-sh-orders-read-1a2b3c4d-or-x7Kq...
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     named = {"incident": incident, "grant": grant, "subject": subject, "principal": principal}
-    about = {what: name for what, name in named.items() if name is not None}
-    if len(about) != 1:
-        raise click.UsageError("say one of INCIDENT, --grant, --subject and --principal")
+    match [(about, name) for about, name in named.items() if name is not None]:
+        case [(about, name)]:
+            pass
+        case _:
+            raise click.UsageError("say one of INCIDENT, --grant, --subject and --principal")
     with client() as door:
-        answers = [told(lambda: door.prove(about, strays=strays))]
+        answers = [told(lambda: door.prove(about, name, strays=strays))]
         while (before := answers[-1]["next"]) is not None:
-            answers.append(told(lambda before=before: door.prove(about, strays=False, before=before)))
+            answers.append(told(lambda before=before: door.prove(about, name, strays=False, before=before)))
     whole = _whole(answers)
     if output != "table":
         show(whole, output)

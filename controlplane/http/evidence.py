@@ -41,14 +41,12 @@ class AboutIncident(_Body):
 
 
 class AboutAny(_Body):
-    """About what: exactly one of the four. `strays`: also look for what should not exist at all."""
+    """About what, and its name. `strays`: also look for what should not exist at all."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"incident": "INC-7"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"about": "incident", "name": "INC-7"}]})
 
-    incident: IncidentName | None = None
-    grant: Id | None = None
-    subject: Name | None = None
-    principal: Name | None = None
+    about: About
+    name: Name
     strays: bool = True
     before: Id | None = Field(default=None, description="The `next` of the answer before.")
 
@@ -179,7 +177,7 @@ async def report_incident(
     return {"incident": made.incident, "grants": made.grants, "records": made.records, "bundle": made.bundle}
 
 
-_PROVED = answers({200: ShownProof}, NotAllowedError, NotFoundError, InvalidRequestError)
+_PROVED = answers({200: ShownProof}, NotAllowedError, NotFoundError)
 
 
 @router.post("/incidents/prove", responses=_PROVED, response_model=None)
@@ -192,12 +190,8 @@ async def prove_gone(
         plane.prove,
         who,
         standing,
-        About(
-            incident=about.incident,
-            grant=None if about.grant is None else GrantId(about.grant),
-            subject=about.subject,
-            principal=about.principal,
-        ),
+        about.about,
+        about.name,
         strays=about.strays,
         before=None if about.before is None else GrantId(about.before),
     )

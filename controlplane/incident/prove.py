@@ -6,6 +6,7 @@ Nothing is changed by it, here or there, but that the audit log says who asked, 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 from controlplane.grants.covered import CLOCK_SKEW
@@ -14,7 +15,7 @@ from controlplane.incident.ask import AskAgain, Fact, Found
 from controlplane.incident.strays import FindStrays, Strays
 from controlplane.incident.whois import spellings
 from controlplane.model.access import Role, Standing
-from controlplane.model.errors import InvalidRequestError, NotFoundError
+from controlplane.model.errors import NotFoundError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State
 from controlplane.model.identity import VerifiedClaims
@@ -28,29 +29,13 @@ AT_ONCE: Final = 200
 _USED: Final = frozenset({State.ISSUING, State.ACTIVE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What is asked about: exactly one of these."""
+class About(StrEnum):
+    """What can be asked about, by its name."""
 
-    incident: str | None = None
-    grant: GrantId | None = None
-    subject: str | None = None
-    principal: str | None = None
-
-    @property
-    def said(self) -> tuple[str, str]:
-        """Which, and its name. Raises: InvalidRequestError: none, or more than one."""
-        named = {
-            "incident": self.incident,
-            "grant": self.grant,
-            "subject": self.subject,
-            "principal": self.principal,
-        }
-        match [(what, name) for what, name in named.items() if name is not None]:
-            case [one]:
-                return one
-            case _:
-                raise InvalidRequestError("say one of incident, grant, subject and principal")
+    INCIDENT = "incident"  # the name of its cuts, or the id of one
+    GRANT = "grant"
+    SUBJECT = "subject"
+    PRINCIPAL = "principal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +88,7 @@ class ProveGone:
         who: VerifiedClaims,
         standing: Standing,
         about: About,
+        name: str,
         *,
         strays: bool = True,
         before: GrantId | None = None,
@@ -115,45 +101,43 @@ class ProveGone:
         Raises:
             NotAllowedError: the caller is neither responder nor auditor.
             NotFoundError: there is no such incident or grant, or no grant of that subject.
-            InvalidRequestError: it is not said about what, or about more than one thing.
         """
         standing.must_be(Role.RESPONDER, Role.AUDITOR)
-        what, name = about.said
-        grants = self._grants(what, name, before)
+        grants = self._grants(about, name, before)
         page = grants[:AT_ONCE]
         ask = self.begin()
-        asked = [self._ask(ask, grant, all_due=what == "incident") for grant in page]
+        asked = [self._ask(ask, grant, all_due=about is About.INCIDENT) for grant in page]
         proved = Proved(
             at=self.clock.now(),
             asked=asked,
-            names=self._names(ask, name) if what == "principal" and not page and before is None else [],
+            names=self._names(ask, name) if about is About.PRINCIPAL and not page and before is None else [],
             strays=self.find_strays() if strays and before is None else None,
             next=page[-1].id if len(grants) > len(page) else None,
         )
         with self.store.transaction() as tx:
-            grant = GrantId(name) if what == "grant" else None
-            told = {"incident": name} if what == "incident" else {"about": f"{what} {name}"}
+            grant = GrantId(name) if about is About.GRANT else None
+            told = {"incident": name} if about is About.INCIDENT else {"about": f"{about} {name}"}
             tx.append(self.record(Kind.INCIDENT_PROVED, grant, **told, **_counts(proved), **_by(who)))
         return proved
 
-    def _grants(self, what: str, name: str, before: GrantId | None) -> Sequence[Grant]:
+    def _grants(self, about: About, name: str, before: GrantId | None) -> Sequence[Grant]:
         """One more than are asked about, where there are more; newest first."""
-        match what:
-            case "incident":
+        match about:
+            case About.INCIDENT:
                 found = grants_of(self.store, cuts_of(self.store, name))[::-1]
                 after = next((at for at, grant in enumerate(found, 1) if grant.id == before), 0)
                 return found[after : after + AT_ONCE + 1]
-            case "grant":
+            case About.GRANT:
                 grant = self.store.grant(GrantId(name))
                 if grant is None:
                     raise NotFoundError(f"there is no grant {name}")
                 return [grant] if before is None else []
-            case _:
-                names = spellings(name) if what == "principal" else frozenset({name})
-                term = Term(selector=selectors()[what], name="", operator=Operator.IN, values=names)
+            case About.SUBJECT | About.PRINCIPAL:
+                names = spellings(name) if about is About.PRINCIPAL else frozenset({name})
+                term = Term(selector=selectors()[about], name="", operator=Operator.IN, values=names)
                 wanted = Selection(terms=(term,))
                 found = self.store.selected(wanted, self.clock.now(), before=before, limit=AT_ONCE + 1)
-                if not found and what == "subject" and before is None:
+                if not found and about is About.SUBJECT and before is None:
                     raise NotFoundError(f"there is no grant of {name}")
                 return found
 

@@ -159,7 +159,7 @@ class Scene:
             "POST /v1/incidents/preview": {"selection": "task=T-active"},
             "POST /v1/incidents/cut": {"digest": self.preview, "incident": "INC-7", "reason": "the key leaked"},
             "POST /v1/incidents/report": {"incident": "INC-1"},
-            "POST /v1/incidents/prove": {"incident": "INC-1"},
+            "POST /v1/incidents/prove": {"about": "incident", "name": "INC-1"},
             "POST /v1/whois": {"name": "v-sh-orders-x"},
             "POST /v1/freezes": {"selection": "issuer=dev", "message": "Stop.", "reason": "incident 7"},
             "POST /v1/freezes/{id}/thaw": {"reason": "over"},

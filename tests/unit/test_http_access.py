@@ -69,7 +69,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/incidents/preview": {"selection": "task=T-0"},
     "POST /v1/incidents/cut": {"digest": "0" * 64, "incident": "INC-7", "reason": "drill"},
     "POST /v1/incidents/report": {"incident": "INC-1"},
-    "POST /v1/incidents/prove": {"incident": "INC-1"},
+    "POST /v1/incidents/prove": {"about": "incident", "name": "INC-1"},
     "POST /v1/whois": {"name": "v-sh-orders-x"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
