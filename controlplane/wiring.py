@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
@@ -46,6 +47,7 @@ from controlplane.incident.ask import AskAgain
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
+from controlplane.incident.direct import CutDirect
 from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
@@ -100,6 +102,7 @@ from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
+from controlplane.vault.sight import VaultSight
 from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
@@ -110,6 +113,8 @@ from controlplane.world import RandomIds, SystemClock, Threads
 TASK_KEY = "task.pem"
 _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
+_AT_ONCE = 16
+"""Calls to Vault that a cut without a control plane makes at once."""
 _LOOK = timedelta(seconds=2)
 _ROUND = timedelta(seconds=30)
 """How long a round of the reconciler may take before another replica begins one."""
@@ -548,6 +553,37 @@ def _sync_client(vault: VaultSettings) -> VaultClient:
     else:
         token = _always(operator)
     return VaultClient(_server(vault), token)
+
+
+@contextmanager
+def direct_cut(vault: VaultSettings, token: Secret) -> Generator[CutDirect]:
+    """What cuts with nothing but a responder's token, for as long as the block lasts."""
+    client, threads = VaultClient(_server(vault), _always(token)), Threads(_AT_ONCE)
+    try:
+        yield CutDirect(
+            # Whoever has no settings does not know the mounts: then the token's own rights tell where to look.
+            sight=VaultSight(vault.layout, client, threads, every="mounts" not in vault.model_fields_set),
+            leases=VaultLeases(client, patience=vault.timeout),
+            meanwhile=threads,
+            pause=lambda span: time.sleep(span.total_seconds()),
+            settling=vault.issuing_within + vault.timeout + vault.max_request_duration,
+        )
+    finally:
+        threads.close()
+        client.close()
+
+
+def responder_token(vault: VaultSettings, key_file: Path) -> Secret:
+    """A Vault token of the identity `responder`, for whoever holds its key.
+
+    Raises: ConfigurationError: no such key; VaultRefusedError, VaultUnavailableError.
+    """
+    identity = VaultIdentity(mount=identity_name(vault.layout, "responder"), role="responder", key_file=key_file)
+    session = _session(vault, identity, "vault.responder", SystemClock())
+    try:
+        return session()
+    finally:
+        session.close()
 
 
 @contextmanager
