@@ -1,4 +1,4 @@
-"""`shorthold incident`: preview and cut; freeze, thaw, and list freezes."""
+"""`shorthold incident`: preview, cut and drill; freeze, thaw, and list freezes."""
 
 import re
 import sys
@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from controlplane.cli import cutting, proving, reporting
 from controlplane.cli.asking import client, told
+from controlplane.cli.drill import drill
 from controlplane.cli.output import output_option, say, show
 
 PENDING, RESIDUAL = 4, 5
@@ -50,13 +51,8 @@ def incident() -> None:
 
 
 for command in (
-    cutting.preview,
-    cutting.cut,
-    cutting.watch,
-    cutting.cuts,
-    proving.prove,
-    reporting.report,
-    reporting.verify,
+    *(cutting.preview, cutting.cut, cutting.watch, cutting.cuts, drill),
+    *(proving.prove, reporting.report, reporting.verify),
 ):
     incident.add_command(command)
 
