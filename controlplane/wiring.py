@@ -1,5 +1,6 @@
 """The composition root: settings in, a control plane out. Nobody else knows an adapter."""
 
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from controlplane.grants.unsaved import EndUnclaimed, SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
+from controlplane.incident.ask import AskAgain
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
@@ -51,8 +53,11 @@ from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.prove import ProveGone
 from controlplane.incident.report import ReportIncident
+from controlplane.incident.strays import FindStrays
 from controlplane.incident.thaw import ThawFreeze
+from controlplane.incident.whois import WhoIs
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.known import known
@@ -74,7 +79,7 @@ from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
 from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
-from controlplane.probers import TargetProber, Unconfigured, Weighs, prober_of
+from controlplane.probers import Names, TargetProber, Unconfigured, Weighs, prober_of
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.pki import PkiProber
 from controlplane.probers.token import TokenProber
@@ -145,6 +150,8 @@ class ControlPlane:
     cut: OrderCut
     cuts: ShowCuts
     report: ReportIncident
+    prove: ProveGone
+    whois: WhoIs
     read_audit: ReadAudit
     entitlements: Entitlements
     canary: TryRevision
@@ -442,6 +449,25 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             signer=receipts.signer,
             audit_key=chain_key,
         ),
+        prove=ProveGone(
+            clock=clock,
+            record=record,
+            store=store,
+            begin=lambda: AskAgain(
+                clock=clock, logins=logins, leases=leases, probers=probers, engines=engines(), servers=rosters
+            ),
+            find_strays=FindStrays(
+                clock=clock,
+                store=store,
+                logins=logins,
+                leases=leases,
+                census=lambda: VaultCensus(layout, broker, logins, looks=sys.maxsize),
+                rosters=rosters,
+                named={name: prober.named for name, prober in rosters.items() if isinstance(prober, Names)},
+            ),
+            rosters=rosters,
+        ),
+        whois=WhoIs(clock=clock, store=store, logins=logins, layout=layout),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         canary=TryRevision(

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",
     "task": "Show and finish a task, with all that was granted for it.",
+    "whois": "Whose is a name that stands in a target's log: which grant, which agent.",
     "vault": "Set up mounts, policies and trust in Vault.",
 }
 """Every command with its line of help; each lives in the file of its name and is called like it."""

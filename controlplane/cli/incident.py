@@ -7,7 +7,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from controlplane.cli import cutting, reporting
+from controlplane.cli import cutting, proving, reporting
 from controlplane.cli.asking import client, told
 from controlplane.cli.drill import drill
 from controlplane.cli.output import output_option, say, show
@@ -45,12 +45,14 @@ def incident() -> None:
       shorthold incident freeze -l label.team=billing --message "Incident 7" --reason "leaked key" --expires 2h
       shorthold incident freeze -l all --message "Stop" --reason "we do not know yet"
       shorthold incident thaw fz_... --reason "key replaced"
+      shorthold incident prove INC-7
+      shorthold incident report INC-7 -o INC-7.html
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
 for command in (
     *(cutting.preview, cutting.cut, cutting.watch, cutting.cuts, drill),
-    *(reporting.report, reporting.verify),
+    *(proving.prove, reporting.report, reporting.verify),
 ):
     incident.add_command(command)
 

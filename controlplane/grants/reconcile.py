@@ -12,18 +12,17 @@ from datetime import timedelta
 import structlog
 
 from controlplane.engines.dialects.terms.group import group_of
+from controlplane.grants.covered import CLOCK_SKEW, may_be_of, unheld
 from controlplane.grants.epoch import ROUND, Epochs
 from controlplane.model.errors import LostRaceError, TargetUnavailableError, VaultRefusedError
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, GrantId, State, Step, Why
-from controlplane.model.lease import Accessor, LeaseId, Target, TokenFacts
+from controlplane.model.lease import Accessor, LeaseId, Target
 from controlplane.model.orphan import Login, Orphan, OrphanKind
 from controlplane.ports import Census, Clock, Leases, Logins, Prober, Recorder, Roster, Store
 
 log = structlog.stdlib.get_logger(__name__)
 
-CLOCK_SKEW = timedelta(seconds=5)
-"""How far Vault's clock and ours may be apart."""
 _AT_ONCE = 200
 """Orphans that one round begins with, and as many that it ends: a round is short, and the next one follows."""
 _ACTIVE = 500
@@ -93,7 +92,7 @@ class Reconcile:
         self._turn.after = running[-1].id if len(running) == _ACTIVE else None
         survey = self.census.survey(self.store.held_tokens)
         for token in survey.tokens:
-            why = self._unheld(token)
+            why = unheld(self.store, token)
             if why is not None:
                 named = GrantId(token.metadata["grant"]) if "grant" in token.metadata else None
                 place = token.metadata.get("role", "")
@@ -101,20 +100,6 @@ class Reconcile:
         for grant in running:
             if grant.accessor not in survey.listed:
                 self._lost(grant)
-
-    def _unheld(self, token: TokenFacts) -> str | None:
-        """Why no open grant holds this token; None where one does, or may."""
-        id = token.metadata.get("grant")
-        grant = None if id is None else self.store.grant(GrantId(id))
-        if grant is None:
-            return "no grant knows it: it was made by somebody else, or the store has forgotten"
-        if not grant.open:
-            return f"its grant is {grant.state}"
-        if grant.accessor is None and grant.settles_at is not None:
-            return None  # being issued, or interrupted: whoever ends it looks for this token
-        if grant.accessor != token.accessor:
-            return "its grant has another token: the same task JWT was sent to Vault twice"
-        return None
 
     def _lost(self, grant: Grant) -> None:
         """End a grant whose token Vault does not know any more; its credentials may outlive their leases."""
@@ -151,10 +136,8 @@ class Reconcile:
             facts = self.leases.facts(lease)
             if facts is None:
                 return False
-            for grant in unsettled:
-                settled = grant.settles_at or self.clock.now()
-                if grant.requested_at - CLOCK_SKEW <= facts.issued_at <= settled + CLOCK_SKEW:
-                    return False  # it may be this grant's
+            if may_be_of(unsettled, facts, self.clock.now()):
+                return False
         grant_id = None if known is None else known[0]
         detail = "no grant knows it" if known is None else "its grant has ended"
         return self._found(OrphanKind.LEASE, lease, place=path, grant=grant_id, detail=detail)

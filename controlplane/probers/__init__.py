@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from controlplane.model.errors import ConfigurationError, TargetUnavailableError
 from controlplane.model.lease import Evidence, Target
+from controlplane.model.orphan import Login
 from controlplane.ports import Clock, Prober, Roster
 from controlplane.probers.lines.line import NewLogin
 
@@ -36,6 +37,15 @@ class Weighs(Protocol):
         ...
 
 
+@runtime_checkable
+class Names(Protocol):
+    """A prober that can list whoever is named like ours, whatever else he is."""
+
+    def named(self, target: str) -> Sequence[Login]:
+        """Every such login. Raises: TargetUnavailableError: no answer."""
+        ...
+
+
 class Unconfigured:
     """Fits `ports.Prober`: for kinds of target of which the settings name none. It never calls anything gone."""
 
@@ -57,4 +67,4 @@ def prober_of(kind: str) -> Make:
         raise ConfigurationError(f"nobody can ask a target of the kind {kind}: there is no probers/{kind}.py") from None
 
 
-__all__ = ["Make", "TargetProber", "Unconfigured", "Weighs", "prober_of"]
+__all__ = ["Make", "Names", "TargetProber", "Unconfigured", "Weighs", "prober_of"]

@@ -42,6 +42,16 @@ _ROSTER = """
 """
 
 
+# Whoever is named as Vault names what it makes for roles of ours, in a group or not; but for our own probers.
+_NAMED = """
+    SELECT member.rolname, nullif(member.rolvaliduntil, 'infinity'),
+           (SELECT count(*) FROM pg_catalog.pg_stat_activity AS activity WHERE activity.usesysid = member.oid)
+      FROM pg_catalog.pg_roles AS member
+     WHERE member.rolcanlogin AND member.rolname ~ %(named)s AND member.rolname !~ %(probers)s
+     ORDER BY 1
+"""
+
+
 _CHEAP = """
     SELECT rolname FROM pg_catalog.pg_roles
      WHERE rolcreaterole AND NOT rolsuper AND 'scram_iterations=1' = ANY (rolconfig)
@@ -90,6 +100,11 @@ class PostgresqlProber:
             name: Line(f"postgresql {name}", name, _Driver(address), login, clock)
             for name, address in addresses.items()
         }
+        # Vault's own template has eight characters of the token's name before those of the role's.
+        vault_s = f"^v-([^-]{{1,8}}-)?{prefix}-"
+        cut = f"{prefix}-prober"[:8]
+        probers = f"^v-([^-]{{1,8}}-)?({prefix}-prober-|{cut}-[A-Za-z0-9]{{20}}-[0-9]{{10}}$)"
+        self._names = {"named": f"{vault_s}.*[0-9]{{10}}$", "probers": probers}
         self._groups = f"^{prefix}-[a-z][a-z0-9-]*-[0-9a-f]{{8}}-[a-z][a-z0-9-]*$"
 
     def ask(self, target: Target, principal: str, *, issued_at: datetime) -> Evidence:
@@ -112,6 +127,16 @@ class PostgresqlProber:
         return [
             Login(name=name, group=group, valid_until=_instant(until), sessions=sessions)
             for name, group, until, sessions in self._ask(target, _ROSTER, {"groups": self._groups})
+        ]
+
+    def named(self, target: str) -> Sequence[Login]:
+        """Every login in the whole server that is named as if it were made from a role of ours, in a group or not.
+
+        Raises: TargetUnavailableError: not configured, no login, or no answer in time.
+        """
+        return [
+            Login(name=name, group="", valid_until=_instant(until), sessions=sessions)
+            for name, until, sessions in self._ask(target, _NAMED, self._names)
         ]
 
     def excess(self, target: str, user: str) -> Sequence[str]:

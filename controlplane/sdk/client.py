@@ -181,6 +181,17 @@ class Shorthold:
         call = Call(method="POST", path=path, holds="bundle", body=body, largest=calls.LARGEST_REPORT)
         return self._hear(call)
 
+    def prove(self, about: str, name: str, *, strays: bool = True, before: str | None = None) -> dict[str, Any]:
+        """`POST /v1/incidents/prove`: `incident`, `grant`, `subject` or `principal`; `next` is the next `before`."""
+        body: dict[str, Any] = {"about": about, "name": name, "strays": strays} | (
+            {} if before is None else {"before": before}
+        )
+        return self._call("proved", "POST", "/v1/incidents/prove", body)
+
+    def whois(self, name: str) -> dict[str, Any]:
+        """`POST /v1/whois`: whose a name is that stands in some log."""
+        return self._call("whose", "POST", "/v1/whois", {"name": name})
+
     def unwrap(
         self,
         vault_addr: str,

@@ -42,14 +42,18 @@ from controlplane.grants.unsaved import SaveUnsaved
 from controlplane.grants.unvouched import EndUnvouched
 from controlplane.grants.waiting import Watch
 from controlplane.grants.who import WhoCould
+from controlplane.incident.ask import AskAgain
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.prove import ProveGone
 from controlplane.incident.report import ReportIncident
+from controlplane.incident.strays import FindStrays
 from controlplane.incident.thaw import ThawFreeze
+from controlplane.incident.whois import WhoIs
 from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
 from controlplane.metrics import Metrics
@@ -296,6 +300,31 @@ class FakePlane:
             signer=_RECEIPT_KEY,
             audit_key=AUDIT_KEY,
         )
+        rosters = {"orders": self.vault.target}
+        self.prove = ProveGone(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            begin=lambda: AskAgain(
+                clock=self.clock,
+                logins=logins,
+                leases=leases,
+                probers=self.probers,
+                engines=engines(),
+                servers=rosters,
+            ),
+            find_strays=FindStrays(
+                clock=self.clock,
+                store=store_,
+                logins=logins,
+                leases=leases,
+                census=lambda: self.vault.census,
+                rosters=rosters,
+                named={"orders": self.vault.target.named},
+            ),
+            rosters=rosters,
+        )
+        self.whois = WhoIs(clock=self.clock, store=store_, logins=logins, layout=LAYOUT)
         self.carry_out = CarryOutCuts(clock=self.clock, record=record, store=store_)
         self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(

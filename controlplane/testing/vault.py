@@ -91,6 +91,16 @@ class FakeTarget:
             if name in self.users
         ]
 
+    def named(self, target: str) -> Sequence[Login]:
+        """Every user that is named as Vault names what it makes for us."""
+        if self.down:
+            raise TargetUnavailableError(f"{target} does not answer")
+        return [
+            Login(name=name, group="", valid_until=None, sessions=0)
+            for name in sorted(self.users)
+            if name.startswith(("v-fake-", "v-sh-"))
+        ]
+
 
 class FakeVault:
     """One server with one target. Thread-safe."""

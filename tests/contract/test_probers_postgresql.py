@@ -150,3 +150,24 @@ def test_a_prober_sees_no_statement_of_others(owner: psycopg.Connection, postgre
         seen = seeing.execute(b"SELECT string_agg(query, ' ') FROM pg_stat_activity").fetchone()
     assert seen is not None
     assert "CANARY" not in str(seen[0])
+
+
+def test_logins_that_are_named_like_ours_are_listed_in_a_group_or_not_and_probers_are_none(
+    owner: psycopg.Connection, postgres: PostgreSQL
+) -> None:
+    tail = "0123456789abcdefghij-1763834822"
+    ours = [f"v-zz-orders-read-de7264fb-or-{tail}", f"v-shorthol-zz-order-{tail}", f"v-zz-probes-de7264fb-{tail}"]
+    others = [f"v-zz-prober-orders-{tail}", f"v-token-zz-probe-{tail}", f"v-zzz-orders-{tail}", "v-zz-orders", "zz-ann"]
+    try:
+        for name in (*ours, *others):
+            owner.execute(f'CREATE ROLE "{name}" LOGIN'.encode())
+        address = Address(host=loopback.HOST, port=postgres.port, database=DATABASE, sslmode="disable")
+        asking = PostgresqlProber({"orders": address}, Logins(), FakeClock(NOW), prefix="zz")
+        try:
+            found = asking.named("orders")
+        finally:
+            asking.close()
+        assert found == [Login(name=name, group="", valid_until=None, sessions=0) for name in sorted(ours)]
+    finally:
+        for name in (*ours, *others):
+            owner.execute(f'DROP ROLE IF EXISTS "{name}"'.encode())

@@ -45,6 +45,8 @@ GIVES: Final = {
     "POST /v1/incidents/preview": ("responder", "", "only looks"),
     "POST /v1/incidents/cut": ("responder", "", "ends"),
     "POST /v1/incidents/report": ("responder", "", "only looks"),
+    "POST /v1/incidents/prove": ("responder", "", "only looks"),
+    "POST /v1/whois": ("responder", "", "only looks"),
     "POST /v1/freezes": ("responder", "", "stops"),
     "POST /v1/freezes/{id}/thaw": ("responder", "freeze", "lets ask again, and grants nothing"),
 }
@@ -157,6 +159,8 @@ class Scene:
             "POST /v1/incidents/preview": {"selection": "task=T-active"},
             "POST /v1/incidents/cut": {"digest": self.preview, "incident": "INC-7", "reason": "the key leaked"},
             "POST /v1/incidents/report": {"incident": "INC-1"},
+            "POST /v1/incidents/prove": {"about": "incident", "name": "INC-1"},
+            "POST /v1/whois": {"name": "v-sh-orders-x"},
             "POST /v1/freezes": {"selection": "issuer=dev", "message": "Stop.", "reason": "incident 7"},
             "POST /v1/freezes/{id}/thaw": {"reason": "over"},
         }

@@ -48,6 +48,8 @@ POST /v1/freezes/{id}/thaw            401 401     401   403   403    403      40
 POST /v1/incidents/preview            401 401     401   403   403    403      403       200      403     403
 POST /v1/incidents/cut                401 401     401   403   403    403      403       404      403     403
 POST /v1/incidents/report             401 401     401   403   403    403      403       200      403     200
+POST /v1/incidents/prove              401 401     401   403   403    403      403       200      403     200
+POST /v1/whois                        401 401     401   403   403    403      403       200      403     200
 GET  /v1/incidents                    401 401     401   403   403    403      403       200      200     200
 GET  /v1/incidents/{id}               401 401     401   403   403    403      403       200      200     200
 GET  /v1/incidents/{id}/events        401 401     401   403   403    403      403       200      200     200
@@ -67,6 +69,8 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/incidents/preview": {"selection": "task=T-0"},
     "POST /v1/incidents/cut": {"digest": "0" * 64, "incident": "INC-7", "reason": "drill"},
     "POST /v1/incidents/report": {"incident": "INC-1"},
+    "POST /v1/incidents/prove": {"about": "incident", "name": "INC-1"},
+    "POST /v1/whois": {"name": "v-sh-orders-x"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
     "POST /v1/needs": {"needs": ["select sales.orders"]},
