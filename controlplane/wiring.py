@@ -86,6 +86,7 @@ from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.sync.drift import Expected, FindDrift
+from controlplane.sync.strict import FreezeDrifted
 from controlplane.sync.watch import WatchDrift
 from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
@@ -308,6 +309,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             find=_find_drift(settings, _drift_reader(settings.vault, clock), targets),
             every=watching,
             count=metrics.drift,
+            strict=FreezeDrifted(clock=clock, ids=ids, record=record, store=store) if settings.drift.strict else None,
         ),
         watch_every=watching or timedelta(0),
     )
