@@ -611,11 +611,13 @@ def _drift_reader(vault: VaultSettings, clock: Clock) -> VaultClient:
 
 def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
     layout = settings.vault.layout
-    excess = {
-        name: prober.excess
+    weighs = {
+        name: prober
         for name, target in settings.targets.items()
         if isinstance(prober := probers.get(target.kind), Weighs)
     }
+    excess = {name: prober.excess for name, prober in weighs.items()}
+    given = {name: prober.given for name, prober in weighs.items()}
     vault = settings.vault
     own = {
         "broker": vault.broker,
@@ -633,7 +635,7 @@ def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, T
         if target.kind == "postgresql"
     }
     return FindDrift(
-        look=VaultLookout(layout, reader, excess),
+        look=VaultLookout(layout, reader, excess, given),
         layout=layout,
         expected=Expected(
             keys=keys,

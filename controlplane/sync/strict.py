@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controlplane.engines.dialects.terms.group import group_of
 from controlplane.model.drift import Code, Finding
 from controlplane.model.event import Kind
 from controlplane.model.freeze import Freeze, FreezeId, Thaw
@@ -16,8 +17,17 @@ ISSUER: Final = IssuerName("shorthold-drift")
 """Whose the freezes are that this makes, and alone ends."""
 SUBJECT: Final = "worker"
 
-_OF_OBJECTS: Final = frozenset({Code.ROLE_CHANGED, Code.POLICY_CHANGED, Code.LOGIN_CHANGED})
-_OF_CONNECTIONS: Final = frozenset({Code.CONNECTION_MOVED, Code.CONNECTION_POWER})
+_FREEZES: Final = frozenset(
+    {
+        Code.ROLE_CHANGED,
+        Code.POLICY_CHANGED,
+        Code.LOGIN_CHANGED,
+        Code.CONNECTION_MOVED,
+        Code.CONNECTION_POWER,
+        Code.GROUP_RIGHTS,
+    }
+)
+"""What changes credentials that would be made now, or how they end. All else is told, and freezes nothing."""
 _MANY: Final = 100_000
 """More freezes than there are at once."""
 
@@ -78,10 +88,12 @@ def _drifted(found: Iterable[Finding], wanted: Sequence[Compiled]) -> Mapping[st
             of[item.path].add(compiled.entitlement.name)
             mount, _, role = item.path.partition("/roles/")
             if role and "db_name" in item.data:
-                of[f"{mount}/config/{item.data['db_name']}"].add(compiled.entitlement.name)
+                connection = item.data["db_name"]
+                of[f"{mount}/config/{connection}"].add(compiled.entitlement.name)
+                of[f"{connection}/{group_of(role)}"].add(compiled.entitlement.name)
     why: dict[str, list[str]] = defaultdict(list)
     for finding in sorted(found):
-        if finding.code in _OF_OBJECTS | _OF_CONNECTIONS:
+        if finding.code in _FREEZES:
             for name in of.get(finding.path, ()):
                 why[f"entitlement={name}"].append(f"{finding.code} {finding.path}")
     return {selection: ", ".join(said) for selection, said in sorted(why.items())}

@@ -254,6 +254,7 @@ class Catalogued:
         (Code.LOGIN_CHANGED, NOW.objects[2].path),
         (Code.CONNECTION_MOVED, "database/config/orders"),
         (Code.CONNECTION_POWER, "database/config/orders"),
+        (Code.GROUP_RIGHTS, f"orders/sh-orders-read-{NOW.revision}-orders"),
     ],
 )
 def test_in_strict_mode_nothing_is_granted_of_what_has_drifted_until_it_has_not_y28(code: Code, path: str) -> None:
