@@ -194,6 +194,14 @@ class DriftSettings(_Section):
     """The pause between two looks, by one replica at a time, as the identity `vault.drift`."""
     known: frozenset[str] = frozenset()
     """Paths in Vault that somebody has looked at: nothing is told of them."""
+    strict: bool = False
+    """Whether nothing is granted of an entitlement whose role, policy, login or connection has drifted."""
+
+    @model_validator(mode="after")
+    def _looks(self) -> "DriftSettings":
+        if self.strict and self.every == "off":
+            raise ValueError("drift.strict needs drift.every: nobody would look")
+        return self
 
 
 class McpSettings(_Section):

@@ -91,6 +91,7 @@ from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
 from controlplane.sync.drift import Expected, FindDrift
+from controlplane.sync.strict import FreezeDrifted
 from controlplane.sync.watch import WatchDrift
 from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
@@ -316,6 +317,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             find=_find_drift(settings, _drift_reader(settings.vault, clock), targets),
             every=watching,
             count=metrics.drift,
+            strict=FreezeDrifted(clock=clock, ids=ids, record=record, store=store) if settings.drift.strict else None,
         ),
         watch_every=watching or timedelta(0),
     )
@@ -650,11 +652,13 @@ def _softness(settings: Settings, clock: Clock) -> VaultSoftness | None:
 
 def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
     layout = settings.vault.layout
-    excess = {
-        name: prober.excess
+    weighs = {
+        name: prober
         for name, target in settings.targets.items()
         if isinstance(prober := probers.get(target.kind), Weighs)
     }
+    excess = {name: prober.excess for name, prober in weighs.items()}
+    given = {name: prober.given for name, prober in weighs.items()}
     vault = settings.vault
     own = {
         "broker": vault.broker,
@@ -672,7 +676,7 @@ def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, T
         if target.kind == "postgresql"
     }
     return FindDrift(
-        look=VaultLookout(layout, reader, excess),
+        look=VaultLookout(layout, reader, excess, given),
         layout=layout,
         expected=Expected(
             keys=keys,

@@ -60,6 +60,8 @@ def parse(text: str) -> Allowance:
         raise ValueError(
             "write it as `s3:GetObject on arn:aws:s3:::bucket/path/*`: one action, and * only for all below a path"
         )
+    if {".", ".."} & set(shape["resource"].split("/")):
+        raise ValueError("no part of a path is . or ..: S3 takes them as names, and readers do not")
     if shape["action"].partition(":")[0] in _POWERS:
         raise excess(
             "rights", f"{shape['action']} is a power over rights: with it the session could make itself others"

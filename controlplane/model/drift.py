@@ -27,6 +27,7 @@ class Code(StrEnum):
     CONNECTION_MISSING = "connection-missing"
     CONNECTION_MOVED = "connection-moved"
     CONNECTION_POWER = "connection-power"
+    GROUP_RIGHTS = "group-rights"
     AUDIT_OFF = "audit-off"
     NOT_SEEN = "not-seen"
 
@@ -49,6 +50,7 @@ MEANING: Mapping[Code, str] = {
     Code.CONNECTION_MISSING: "nothing can be issued over it, and what is out cannot be revoked",
     Code.CONNECTION_MOVED: "logins are made and dropped at another server; those at the old one live on",
     Code.CONNECTION_POWER: "whoever takes over Vault, or an edited role, can do that at the target",
+    Code.GROUP_RIGHTS: "every login of this revision may do that, and no review, plan or receipt knows of it",
     Code.AUDIT_OFF: "what is done at Vault leaves no trace there",
     Code.NOT_SEEN: "nobody has looked here, so nothing is known of it",
 }
@@ -102,5 +104,7 @@ class Seen:
     connections: tuple[Connection, ...] | None = None
     excess: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """What the user of each connection may do that issuing does not need."""
+    given: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict[str, Mapping[str, frozenset[str]]])
+    """What the group roles of ours may do at the target of each connection."""
     audit_devices: int | None = None
     unseen: Mapping[str, str] = field(default_factory=dict[str, str])

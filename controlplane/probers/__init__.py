@@ -30,10 +30,14 @@ class TargetProber(Prober, Roster, Protocol):
 
 @runtime_checkable
 class Weighs(Protocol):
-    """A prober that can say what the management user of a connection may do."""
+    """A prober that can say what the management user of a connection may do, and what our groups may."""
 
     def excess(self, target: str, user: str) -> Sequence[str]:
         """What it may do that issuing does not need. Raises: TargetUnavailableError: no answer."""
+        ...
+
+    def given(self, target: str) -> Mapping[str, frozenset[str]]:
+        """What each group of ours may do there, as `Scope.given` spells it. Raises: TargetUnavailableError."""
         ...
 
 

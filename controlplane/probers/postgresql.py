@@ -73,6 +73,48 @@ _POWER = """
 """
 
 
+# All that our group roles have been given in this database, each in one spelling; what is no table, sequence or schema
+# only by its description. Source: PostgreSQL docs, aclexplode, pg_shdepend ("a": somebody has a right on it).
+_GIVEN = """
+    WITH ours AS (SELECT oid, rolname FROM pg_catalog.pg_roles WHERE rolname ~ %(groups)s AND NOT rolcanlogin),
+    given AS (
+      SELECT acl.grantee, acl.is_grantable, lower(acl.privilege_type) || ' on '
+             || CASE thing.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END
+             || space.nspname || '.' || thing.relname AS told
+        FROM pg_catalog.pg_class AS thing
+        JOIN pg_catalog.pg_namespace AS space ON space.oid = thing.relnamespace,
+             pg_catalog.aclexplode(thing.relacl) AS acl
+      UNION ALL
+      SELECT acl.grantee, acl.is_grantable, lower(acl.privilege_type) || ' (' || part.attname || ') on table '
+             || space.nspname || '.' || thing.relname
+        FROM pg_catalog.pg_attribute AS part
+        JOIN pg_catalog.pg_class AS thing ON thing.oid = part.attrelid
+        JOIN pg_catalog.pg_namespace AS space ON space.oid = thing.relnamespace,
+             pg_catalog.aclexplode(part.attacl) AS acl
+      UNION ALL
+      SELECT acl.grantee, acl.is_grantable, lower(acl.privilege_type) || ' on schema ' || space.nspname
+        FROM pg_catalog.pg_namespace AS space, pg_catalog.aclexplode(space.nspacl) AS acl
+      UNION ALL
+      SELECT acl.grantee, acl.is_grantable, lower(acl.privilege_type) || ' on database ' || base.datname
+        FROM pg_catalog.pg_database AS base, pg_catalog.aclexplode(base.datacl) AS acl
+       WHERE acl.privilege_type <> 'CONNECT' OR base.datname <> current_database()
+      UNION ALL
+      SELECT held.member, false, 'membership in ' || other.rolname
+        FROM pg_catalog.pg_auth_members AS held JOIN pg_catalog.pg_roles AS other ON other.oid = held.roleid
+      UNION ALL
+      SELECT depends.refobjid, false,
+             'a right on ' || pg_catalog.pg_describe_object(depends.classid, depends.objid, depends.objsubid)
+        FROM pg_catalog.pg_shdepend AS depends
+       WHERE depends.deptype = 'a' AND depends.classid NOT IN
+             ('pg_class'::regclass, 'pg_namespace'::regclass, 'pg_database'::regclass)
+         AND depends.dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+    )
+    SELECT ours.rolname::text, given.told || CASE WHEN given.is_grantable THEN ' with grant option' ELSE '' END
+      FROM ours JOIN given ON given.grantee = ours.oid
+     ORDER BY 1, 2
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a target listens."""
@@ -153,6 +195,16 @@ class PostgresqlProber:
             )
             return [*(what for what, so in told if so), *(f"is a member of {role}" for role in member_of)]
         return ["does not exist"]
+
+    def given(self, target: str) -> Mapping[str, frozenset[str]]:
+        """What each group role of ours may do in this database.
+
+        Raises: TargetUnavailableError: not configured, no login, or no answer in time.
+        """
+        found: dict[str, set[str]] = {}
+        for group, told in self._ask(target, _GIVEN, {"groups": self._groups}):
+            found.setdefault(group, set()).add(told)
+        return {group: frozenset(told) for group, told in found.items()}
 
     def advice(self, target: str) -> Sequence[tuple[str, str]]:
         """Whether somebody who may create logins there has `scram_iterations = 1` (docs/adr/0008)."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from controlplane.engines import places
+from controlplane.engines.dialects import DatabaseScope
+from controlplane.engines.dialects.terms.group import Group
 from controlplane.model.canonical import JsonObject
 from controlplane.model.drift import Code, Connection, Finding, Seen
 from controlplane.model.plan import Action, Compiled, Layout, ObjectKind
@@ -78,6 +80,7 @@ def findings(layout: Layout, wanted: Sequence[Compiled], seen: Seen, expected: E
         *_policies(layout, seen, expected),
         *_identities(seen, expected),
         *_connections(wanted, seen, expected),
+        *_groups(layout, wanted, seen),
         *_audit(seen),
         *(
             Finding(code=Code.NOT_SEEN, path=path, detail=why, repair="let the identity vault.drift look")
@@ -210,6 +213,20 @@ def _moved(connection: Connection, target: tuple[str, int, str]) -> str:
     told = (connection.host, connection.port, connection.database)
     differing = [f"{was}, not {right}" for was, right in zip(told, target, strict=True) if was not in {None, right}]
     return f"it points at {' and '.join(differing)}, where our prober asks" if differing else ""
+
+
+def _groups(layout: Layout, wanted: Sequence[Compiled], seen: Seen) -> Iterator[Finding]:
+    """What somebody granted to a group role by hand; those of old revisions nobody can hold against anything."""
+    for compiled in wanted:
+        name, revision = compiled.entitlement.name, compiled.revision
+        for scope in compiled.entitlement.scopes:
+            if not isinstance(scope, DatabaseScope) or (right := scope.given()) is None:
+                continue
+            group = Group(prefix=layout.prefix, entitlement=name, revision=revision, scope=scope.name).name
+            for extra in sorted(seen.given.get(scope.connection, {}).get(group, frozenset()) - right):
+                detail = f"it has {extra}, which {name} does not say"
+                repair = f'at the target: REVOKE it FROM "{group}"; if it is meant, write it into {name}'
+                yield Finding(code=Code.GROUP_RIGHTS, path=f"{scope.connection}/{group}", detail=detail, repair=repair)
 
 
 def _audit(seen: Seen) -> Iterator[Finding]:

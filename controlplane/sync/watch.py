@@ -1,7 +1,7 @@
 """Watch for drift: a look every so often, by one replica at a time, that tells what is new and what has ended."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -52,6 +52,8 @@ class WatchDrift:
     find: Callable[[Sequence[Compiled]], Sequence[Finding]]
     every: timedelta
     count: Callable[[Mapping[Code, int]], None]
+    strict: Callable[[Collection[Finding], Sequence[Compiled]], None] | None = None
+    """Refuses grants of what has drifted; None where drift is told and nothing more."""
     _told: _Told = field(default_factory=_Told)
 
     def __call__(self) -> bool:
@@ -67,7 +69,10 @@ class WatchDrift:
         if not self.store.begin_round(ROUND, self.clock.now(), hold=HOLD):
             return False
         try:
-            found = frozenset(self.find(self.entitlements.all()))
+            wanted = self.entitlements.all()
+            found = frozenset(self.find(wanted))
+            if self.strict is not None:
+                self.strict(found, wanted)
             self._tell(found)
         finally:
             mark = int(self.clock.now().timestamp())

@@ -21,17 +21,22 @@ T = TypeVar("T")
 Excess = Callable[[str, str], Sequence[str]]
 """What the user of a connection may do at its target beyond what issuing needs. Raises: TargetUnavailableError."""
 
+Given = Callable[[str], Mapping[str, frozenset[str]]]
+"""What the group roles of ours may do at the target of a connection. Raises: TargetUnavailableError."""
+
 _POSTGRESQL: Final = ("postgres", "postgresql")
 
 
 class VaultLookout:
     """Fits `sync.drift.Lookout`. What it cannot see is told as unseen, but for our own objects: without them it fails.
 
-    `excess` is asked for connections of these names only.
+    `excess` and `given` are asked for connections of these names only.
     """
 
-    def __init__(self, layout: Layout, client: VaultClient, excess: Mapping[str, Excess]) -> None:
-        self._layout, self._client, self._excess = layout, client, excess
+    def __init__(
+        self, layout: Layout, client: VaultClient, excess: Mapping[str, Excess], given: Mapping[str, Given]
+    ) -> None:
+        self._layout, self._client, self._excess, self._given = layout, client, excess, given
         self._roles = VaultRoles(layout, client)
 
     def __call__(self, wanted: Sequence[Compiled]) -> Seen:
@@ -57,6 +62,10 @@ class VaultLookout:
             each.name: unless_unseen(each.path, lambda each=each: tuple(self._power(each)), ())
             for each in connections or ()
         }
+        given = {
+            name: unless_unseen(f"group roles at {name}", lambda name=name: self._given[name](name), {})
+            for name in sorted({each.name for each in connections or ()} & self._given.keys())
+        }
         trust: dict[str, JsonObject] = {}
         names = unless_unseen("our identities", lambda: made(self._client, self._layout), ())
         for mount in (self._layout.auth_mount, *(identity_name(self._layout, name) for name in names)):
@@ -73,6 +82,7 @@ class VaultLookout:
             trust=trust,
             connections=connections,
             excess=excess,
+            given=given,
             audit_devices=unless_unseen("sys/audit", self._audit_devices, None),
             unseen=unseen,
         )

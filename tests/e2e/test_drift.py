@@ -214,6 +214,34 @@ def test_a_connection_that_points_elsewhere_or_is_gone_is_named(
     assert told == {Code.NOT_APPLIED, Code.CONNECTION_MISSING}
 
 
+def test_what_was_granted_by_hand_to_a_group_role_is_named_y28(
+    plane: RealPlane, settings: Settings, owner: psycopg.Connection
+) -> None:
+    """C28: every login of the revision has it, and nothing in Vault shows it."""
+    (wanted,) = plane.entitle({"entitlement": "vdr-orders"})
+    plane.finished(plane.grant("vdr-orders"))  # the first login makes the group
+    group = f"vdr-vdr-orders-{wanted.revision}-orders"
+    deeds = [
+        ("SELECT ON sales.customers", "select on table sales.customers"),
+        ("UPDATE (status) ON billing.invoices", "update (status) on table billing.invoices"),
+        ("CREATE ON SCHEMA sales", "create on schema sales"),
+        ("EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text)", "a right on function pg_ls_dir(text)"),
+        ("pg_checkpoint", "membership in pg_checkpoint"),
+    ]
+    with looking(settings, [wanted]) as news:
+        assert news() == set()
+        for statement, _ in deeds:
+            owner.execute(sql.SQL("GRANT " + statement + " TO {}").format(sql.Identifier(group)))  # pyright: ignore[reportArgumentType] # of this test
+        seen = news()
+        assert {one.code for one in seen} == {Code.GROUP_RIGHTS}
+        assert {one.path for one in seen} == {f"orders/{group}"}
+        assert {one.detail for one in seen} == {f"it has {told}, which vdr-orders does not say" for _, told in deeds}
+        assert all("REVOKE" in one.repair for one in seen)
+        for statement, _ in deeds:
+            owner.execute(sql.SQL("REVOKE " + statement + " FROM {}").format(sql.Identifier(group)))  # pyright: ignore[reportArgumentType] # of this test
+        assert news() == set()
+
+
 def test_a_plan_asks_vault_once_for_each_folder_and_each_object(plane: RealPlane, settings: Settings) -> None:
     names = ("vdr-one", "vdr-two", "vdr-three")
     wanted = plane.entitle(*({"entitlement": name} for name in names))

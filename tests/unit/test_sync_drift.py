@@ -7,18 +7,22 @@ from datetime import timedelta
 import pytest
 
 from controlplane.audit.record import Record
+from controlplane.model.access import Role, Standing
 from controlplane.model.canonical import JsonObject
 from controlplane.model.drift import MEANING, Code, Connection, Finding, Seen
-from controlplane.model.errors import VaultUnavailableError
+from controlplane.model.errors import FrozenError, VaultUnavailableError
 from controlplane.model.event import Kind
+from controlplane.model.grant import State, TaskId
 from controlplane.model.plan import Compiled, ObjectKind, VaultObject
 from controlplane.sync.drift import Expected, findings
 from controlplane.sync.problem import Problem, Severity
+from controlplane.sync.strict import FreezeDrifted
 from controlplane.sync.watch import WatchDrift
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 from controlplane.testing.plane import FakePlane
 
 NOW = compiled_entitlement()
+ELSEWHERE = {"name": "it", "engine": "database", "connection": "other", "privileges": ["select on table a.b"]}
 OLD = compiled_entitlement(ttl={"default": "5m", "max": "10m"})
 SOUND: JsonObject = {"jwt_validation_pubkeys": ["KEY"], "jwks_url": "", "oidc_discovery_url": ""}
 
@@ -215,3 +219,71 @@ def test_while_a_file_is_broken_nobody_knows_what_is_wanted(plane: FakePlane) ->
     looks = Looks(finds=[finding("a")], problems=[Problem("a.yaml", 1, 1, "unknown-key", "no", Severity.ERROR)])
     assert not watching(plane, looks)()
     assert told(plane) == []
+
+
+def strictly(plane: FakePlane, looks: Looks) -> WatchDrift:
+    freeze = FreezeDrifted(
+        clock=plane.clock, ids=plane.ids, record=Record(clock=plane.clock, ids=plane.ids), store=plane.store
+    )
+    return replace(watching(plane, looks), strict=freeze, entitlements=Catalogued(looks, plane))
+
+
+@dataclass
+class Catalogued:
+    """The entitlements of a plane, and the problems that a test wants."""
+
+    looks: Looks
+    plane: FakePlane
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        return self.looks.problems
+
+    def get(self, name: str) -> Compiled | None:
+        return self.plane.entitlements.get(name)
+
+    def all(self) -> Sequence[Compiled]:
+        return self.plane.entitlements.all()
+
+
+@pytest.mark.parametrize(
+    ("code", "path"),
+    [
+        (Code.ROLE_CHANGED, NOW.objects[0].path),
+        (Code.POLICY_CHANGED, NOW.objects[1].path),
+        (Code.LOGIN_CHANGED, NOW.objects[2].path),
+        (Code.CONNECTION_MOVED, "database/config/orders"),
+        (Code.CONNECTION_POWER, "database/config/orders"),
+        (Code.GROUP_RIGHTS, f"orders/sh-orders-read-{NOW.revision}-orders"),
+    ],
+)
+def test_in_strict_mode_nothing_is_granted_of_what_has_drifted_until_it_has_not_y28(code: Code, path: str) -> None:
+    """P8: a freeze, which beats everything at every replica; what is out goes on."""
+    plane = FakePlane(NOW, compiled_entitlement(entitlement="orders-other", scopes=[ELSEWHERE]))
+    out = plane.ask().grant
+    looks = Looks(finds=[replace(finding(path), code=code)])
+    watch = strictly(plane, looks)
+    assert watch()
+    with pytest.raises(FrozenError, match="was not granted"):
+        plane.ask(task=TaskId("T-2"))
+    plane.ask(entitlement="orders-other", task=TaskId("T-3"))
+    assert plane.grant(out.id).state is State.ACTIVE
+    plane.clock.advance(timedelta(minutes=6))
+    assert watch()
+    assert len(plane.store.freezes()) == 1, "one is enough"
+    plane.clock.advance(timedelta(minutes=6))
+    looks.finds = []
+    assert watch()
+    plane.ask(task=TaskId("T-4"))
+    (frozen,), (thawed,) = plane.events(Kind.SELECTION_FROZEN), plane.events(Kind.SELECTION_THAWED)
+    assert frozen.body["reason"] == f"drift: {code} {path}"
+    assert (frozen.body["issuer"], thawed.body["reason"]) == ("shorthold-drift", "the drift has ended")
+
+
+def test_what_people_froze_is_not_thawed_and_what_concerns_no_entitlement_freezes_none() -> None:
+    plane = FakePlane(NOW)
+    responder = Standing(roles=frozenset({Role.RESPONDER}))
+    plane.freeze(plane.agent("ann"), responder, "entitlement=orders-read", reason="INC-7", message="stop")
+    watch = strictly(plane, Looks(finds=[replace(finding("sys/audit"), code=Code.AUDIT_OFF)]))
+    assert watch()
+    assert [freeze.subject for freeze in plane.store.freezes(active_at=plane.clock.now())] == ["ann"]

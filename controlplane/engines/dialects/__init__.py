@@ -34,6 +34,10 @@ class DatabaseScope(Scope):
         str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="A connection at Vault's database mount.")
     ]
 
+    def given(self) -> frozenset[str] | None:
+        """All that its group may have at the target, as the prober of its dialect spells it; None: nobody can tell."""
+        return None
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_dialect(cls, raw: object, handler: ModelWrapValidatorHandler[Self]) -> Self:

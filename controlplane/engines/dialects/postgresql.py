@@ -253,6 +253,18 @@ class PostgresqlScope(DatabaseScope):
         """The privileges as values, in one order whatever the order of the lines was."""
         return tuple(parse(text) for text in sorted(self.privileges))
 
+    @override
+    def given(self) -> frozenset[str] | None:
+        """Its privileges, column by column, with the schemas; what a raw statement gives nobody has read."""
+        if self.raw:
+            return None
+        schemas = {f"usage on schema {each.schema}" for each in self.parsed}
+        return frozenset(schemas).union(
+            f"{each.verb}{f' ({column})' if column else ''} on {each.kind} {each.schema}.{each.name}"
+            for each in self.parsed
+            for column in each.columns or ("",)
+        )
+
     @property
     @override
     def own_clock(self) -> bool:
