@@ -455,6 +455,12 @@ class Cuts(Protocol):
         """What is selected at `at` of all that has not ended, counted."""
         ...
 
+    def selected_principals(
+        self, selection: Selection, at: datetime, engine: str, target: str, names: Iterable[str]
+    ) -> frozenset[str]:
+        """Those among `names` that leases of this engine have at this target, and are selected and have not ended."""
+        ...
+
     def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
         """Grants that are selected at `at` and have not ended, newest first."""
         ...

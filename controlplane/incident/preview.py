@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from controlplane.grants.known import asking
 from controlplane.model.access import Role, Standing
@@ -95,7 +96,7 @@ class PreviewSelection:
             preview=shown,
             surveyed=surveyed,
             owners={name: self._owner(name) for name in {group.entitlement for group in surveyed.groups}},
-            opened=[self._opened(leases) for leases in surveyed.leases],
+            opened=[self._opened(wanted, at, leases) for leases in surveyed.leases],
             refusals=self._refusals(wanted),
             unfreezable=wanted.beyond_requests,
             everything=is_everything(wanted, surveyed),
@@ -117,19 +118,20 @@ class PreviewSelection:
         found = self.entitlements.get(entitlement)
         return None if found is None else found.entitlement.owner
 
-    def _opened(self, leases: LeaseGroup) -> Opened:
+    def _opened(self, wanted: Selection, at: datetime, leases: LeaseGroup) -> Opened:
         engine, roster = self.engines.get(leases.engine), self.rosters.get(leases.target)
         sessions, unknown = None, "nobody can ask this target who is logged in"
         if roster is not None:
             try:
-                logins = roster.logins(leases.target)
-                sessions, unknown = sum(one.sessions for one in logins if one.name in leases.principals), ""
+                open_now = {one.name: one.sessions for one in roster.logins(leases.target) if one.sessions}
+                theirs = self.store.selected_principals(wanted, at, leases.engine, leases.target, open_now)
+                sessions, unknown = sum(open_now[name] for name in theirs), ""
             except TargetUnavailableError as error:
                 unknown = error.detail
         return Opened(
             engine=leases.engine,
             target=leases.target,
-            count=len(leases.principals),
+            count=leases.count,
             revocability=None if engine is None else engine.revocability,
             sessions=sessions,
             unknown=unknown,
