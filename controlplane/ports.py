@@ -720,6 +720,10 @@ class Leases(Protocol):
         """
         ...
 
+    def ask_to_revoke(self, lease: LeaseId) -> None:
+        """Ask Vault to revoke one lease. Idempotent; it works later than it answers, and waits for no target."""
+        ...
+
     def under(self, path: str) -> Sequence[LeaseId]:
         """Every lease that hangs from credentials read at `path`."""
         ...
