@@ -29,7 +29,7 @@ NAME: Final = "dev"
 AUDIENCE: Final = "shorthold"
 LIFETIME: Final = timedelta(minutes=10)
 
-_READY = timedelta(seconds=20)
+_READY = timedelta(seconds=60)
 _OWN = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti"})
 
 

@@ -71,7 +71,14 @@ def enter(wish: Wish, now: Callable[[], float]) -> Exchange[Opened]:
 
 def resume(id: str, wait: bool | timedelta, now: Callable[[], float]) -> Exchange[Opened]:  # noqa: FBT001 # as in Wish
     """Collect what was asked for before. Raises: WaitingError, EndedError, DeniedError."""
-    return (yield from _open((yield calls.show(id)), wait, now))
+    try:
+        answer = yield calls.show(id)
+    except (ControlPlaneError, GeneratorExit):
+        raise
+    except BaseException:  # a Ctrl-C before it is known as what it waits
+        yield from _taken_back(id)
+        raise
+    return (yield from _open(answer, wait, now))
 
 
 def leave(id: str, outcome: str, prove: str | None) -> Exchange[Json]:
@@ -122,6 +129,13 @@ def _asked(asked: Mapping[str, object]) -> Exchange[Json]:
         return (yield calls.request(asked, key=key))
     except UnreachableError:
         answer = yield calls.request(asked, key=key)  # the same key: whatever the first one made is told
+    except (ControlPlaneError, GeneratorExit):
+        raise
+    except BaseException:  # a Ctrl-C: whether it was made is not known, the same key tells
+        with suppress(ControlPlaneError):
+            answer = yield calls.request(asked, key=key)
+            yield from _taken_back(answer["grant"]["id"])
+        raise
     if answer["grant"]["state"] in _WAITS or answer.keys() & {"wrapping_token", "credentials"}:
         return answer
     # What it opens was told once, to a connection that broke off.
@@ -140,10 +154,14 @@ def _open(answer: Json, wait: bool | timedelta, now: Callable[[], float]) -> Exc
         raise
     except BaseException as error:  # whatever it is, a Ctrl-C too: nobody has what was made, so nobody will end it
         if not isinstance(error, DeniedError | EndedError):  # after these there is nothing
-            with suppress(ControlPlaneError):
-                yield calls.finish(id, outcome="failed")
+            yield from _taken_back(id)
         raise
     return Opened(grant=answer["grant"], credentials=fields)
+
+
+def _taken_back(id: str) -> Exchange[None]:
+    with suppress(ControlPlaneError):
+        yield calls.finish(id, outcome="failed")
 
 
 def _fields(answer: Json) -> Exchange[dict[str, dict[str, Secret]]]:

@@ -36,7 +36,7 @@ from controlplane.wiring import TASK_KEY, ControlPlane, identity_client, wire
 from controlplane.world import RandomIds, SystemClock
 
 AGENT: Final = "repo:acme/agent:ref:refs/heads/main"
-_PATIENCE: Final = timedelta(seconds=30)
+_PATIENCE: Final = timedelta(seconds=90)
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ PACKAGE: Final = "redis-server"
 """Debian's package that has the program."""
 
 MANAGER: Final = "shorthold_manager"
-_READY: Final = timedelta(seconds=30)
+_READY: Final = timedelta(seconds=60)
 
 
 def program() -> Path | None:

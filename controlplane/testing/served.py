@@ -33,7 +33,7 @@ from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
-_READY: Final = timedelta(seconds=30)
+_READY: Final = timedelta(seconds=90)
 _CREDENTIALS: Final = "database/creds"
 
 Answer = TypeVar("Answer")
@@ -102,6 +102,7 @@ class ServedPlane:
             )
         process = self.process
         if not until(lambda: self._answers() or process.poll() is not None, _READY) or process.poll() is not None:
+            self.kill()
             raise AssertionError(f"the control plane did not start:\n{self.log.read_text(encoding='utf-8')}")
 
     def kill(self) -> None:

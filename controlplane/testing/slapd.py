@@ -16,7 +16,7 @@ PACKAGE: Final = "slapd"
 TOOLS: Final = "ldap-utils"
 SUFFIX: Final = "dc=acme,dc=example"
 MANAGER: Final = f"cn=manager,{SUFFIX}"
-_READY: Final = timedelta(seconds=20)
+_READY: Final = timedelta(seconds=60)
 
 
 def program() -> str | None:

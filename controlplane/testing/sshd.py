@@ -15,7 +15,7 @@ from controlplane.dev.process import Process
 
 PACKAGE: Final = "openssh-server"
 _SEPARATED: Final = Path("/run/sshd")
-_READY: Final = timedelta(seconds=20)
+_READY: Final = timedelta(seconds=60)
 
 
 def program() -> str | None:

@@ -113,7 +113,7 @@ def test_j32_j36_a_faulty_issuer_proves_nobody_until_it_is_repaired(
     server.fault = None
     seconds.seconds += COOL_DOWN.total_seconds()
     # Nobody waits for an issuer that was down a moment ago: the first who asks has its keys fetched for the next.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not passes(trust, server.issuer) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert trust.verify(server.issuer.mint())

@@ -28,7 +28,7 @@ from controlplane.settings import load
 from controlplane.testing.issuer import IssuerKey
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 PACKAGE: Final = "oidc-provider@8.8.1"
 SCRIPT: Final = Path(__file__).parent / "oidc_provider" / "serve.mjs"

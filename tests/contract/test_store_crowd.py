@@ -21,7 +21,7 @@ from controlplane.testing.plane import FakePlane
 from controlplane.testing.spool import FakeSpool
 from controlplane.testing.store import AUDIT_KEY, sample_event, sample_grant
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 CROWD = 40  # more than a process has connections
 AT_LEAST = 10

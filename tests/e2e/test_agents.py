@@ -26,7 +26,7 @@ from controlplane.dev.story import AGENT, QUESTION
 from controlplane.sdk.client import Shorthold
 from controlplane.settings import environment_with
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 CHECKOUT = "repo:acme/checkout-agent:ref:refs/heads/main"
 REFUND = "repo:acme/refund-agent:ref:refs/heads/main"

@@ -15,7 +15,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 REFUND = {"entitlement": "orders-refund", "task": "T-7", "intent": "issue-refund", "reason": "order 7 was paid twice"}
 AGENT = "repo:acme/refund-agent:ref:refs/heads/main"

@@ -23,7 +23,7 @@ from controlplane.testing.receiver import Receiver, receiver
 from controlplane.testing.served import ServedPlane
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 ONCALL = "repo:acme/oncall-agent:ref:refs/heads/main"
 REQUEST = {

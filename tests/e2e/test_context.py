@@ -17,7 +17,7 @@ from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
 from controlplane.sdk.client import Shorthold
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 ENTITLEMENT = """\
 entitlement: {name}

@@ -20,7 +20,7 @@ import pytest
 from controlplane.dev.openbao import bao_binary
 from controlplane.dev.stack import Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 RAW_AUDIT = """
 audit "file" "raw" {

@@ -26,7 +26,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from controlplane.testing.redis import RedisServer
 from controlplane.testing.served import ServedPlane, witness
 from controlplane.vault.prober import connections, prober_role
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 
 def document(word: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from controlplane.vault.roles import VaultRoles
 from controlplane.wiring import drift_finder, identity_client, wire
 from controlplane.world import RandomIds
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 MANAGER = "vdr_manager"
 

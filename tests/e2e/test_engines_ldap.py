@@ -11,7 +11,7 @@ from controlplane.engines import ldap, scope_models
 from controlplane.testing import slapd
 from controlplane.testing.slapd import SUFFIX
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SCOPE = cast("ldap.LdapScope", scope_models()["ldap"].model_validate(yaml.safe_load(ldap.EXAMPLE)))
 READERS = f"cn=address-readers,ou=groups,{SUFFIX}"

@@ -11,7 +11,7 @@ from controlplane.dev.process import until
 from controlplane.testing import rabbitmq
 from controlplane.testing.real import RealPlane
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SCOPE: dict[str, Any] = {
     "name": "invoices",

@@ -13,7 +13,7 @@ from controlplane.testing import sshd as openssh
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import part
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SCOPE: dict[str, Any] = {"name": "shell", "engine": "ssh", "principals": ["deploy"]}
 

@@ -12,7 +12,7 @@ from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import Server, VaultClient, part
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 STATIC: dict[str, Any] = {"name": "gateway", "engine": "kv", "path": "payments/gateway", "fields": ["api_key"]}
 KEY: dict[str, Any] = {"name": "cards", "engine": "transit", "key": "cards", "operations": ["decrypt"]}

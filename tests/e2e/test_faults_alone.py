@@ -21,7 +21,7 @@ from controlplane.model.secret import Secret
 from controlplane.settings import bao_program
 from controlplane.testing.served import ServedPlane, Witness, ask_again
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 TTL = timedelta(seconds=10)
 SLACK = timedelta(seconds=10)
@@ -99,7 +99,7 @@ def test_without_vault_as_well_nobody_logs_in_any_more_and_sessions_end_when_it_
     finally:
         stack.openbao.stop()
         stack.openbao.start(bao_binary(bao_program()))
-    assert until(lambda: seer.users() == [], timedelta(seconds=10))
+    assert until(lambda: seer.users() == [], timedelta(seconds=60))
     assert not works(left.session)
     assert seer.tokens(left.id) == []
 
@@ -108,4 +108,4 @@ def kill_openbao(stack: Stack) -> None:
     pid, port = stack.openbao.process.pid, int(stack.vault_addr.rpartition(":")[2])
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert until(lambda: stack.openbao.process.pid is None and is_free(port), timedelta(seconds=10))
+    assert until(lambda: stack.openbao.process.pid is None and is_free(port), timedelta(seconds=60))

@@ -24,7 +24,7 @@ from controlplane.testing.fault_proxy import FaultProxy, fault_proxy
 from controlplane.testing.relay import relay
 from controlplane.testing.served import ServedPlane, Witness
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 QUICK = {
     "VAULT__TIMEOUT": "3s",
@@ -175,6 +175,6 @@ def test_g11_who_reports_that_another_one_opened_his_wrapping_token_ends_what_th
             agent.unwrap(stack.vault_addr, token)
         reported = time.monotonic()
         assert agent.finish(id, outcome="failed")["grant"]["state"] == "revoking"
-        assert until(lambda: not Stage(stack.project).opens(stolen), timedelta(seconds=10), every=0.02)
+        assert until(lambda: not Stage(stack.project).opens(stolen), timedelta(seconds=60), every=0.02)
         sys.stdout.write(f"the thief was out {time.monotonic() - reported:.2f} s after the report\n")
     assert all_ended(plane, seer)

@@ -29,7 +29,7 @@ from controlplane.testing.relay import Relay, relay
 from controlplane.testing.served import ServedPlane, Witness, ask_again, witness
 from controlplane.vault.client import part
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 QUICK = {
     "VAULT__TIMEOUT": "5s",

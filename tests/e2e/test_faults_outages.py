@@ -24,7 +24,7 @@ from controlplane.settings import bao_program
 from controlplane.testing.fault_proxy import FaultProxy, When, fault_proxy
 from controlplane.testing.served import ServedPlane, Witness, ask_again
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 QUICK = {
     "VAULT__TIMEOUT": "2s",
@@ -148,7 +148,7 @@ def test_without_openbao_asking_fails_clearly_finishing_is_kept_and_all_is_gone_
             assert waited.returncode == 5
             assert json.loads(waited.stdout)["grant"]["state"] == "revoking"
             assert time.monotonic() - began < 30
-            assert until(lambda: agent.show(held.id)["grant"]["failing"] is not None, timedelta(seconds=20))
+            assert until(lambda: agent.show(held.id)["grant"]["failing"] is not None, timedelta(seconds=60))
             assert agent.show(held.id)["grant"]["state"] == "revoking"
         finally:
             if outage == "stopped":
@@ -239,7 +239,7 @@ def test_a_storm_of_503_is_met_with_patience_and_outlived(
         proxy.answer_only(503)
         try:
             agent.finish(held.id)
-            assert until(lambda: len(proxy.seen) > tries + 2, timedelta(seconds=20))
+            assert until(lambda: len(proxy.seen) > tries + 2, timedelta(seconds=60))
             began, counted = time.monotonic(), len(proxy.seen)
             until(lambda: False, timedelta(seconds=3))
             assert (len(proxy.seen) - counted) / (time.monotonic() - began) < 2  # calls a second for one grant

@@ -25,7 +25,7 @@ from controlplane.vault.logins import VaultLogins
 from controlplane.vault.session import JwtSession
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 NONE = GrantId("gr_" + "a" * 24)
 WISH: dict[str, str | None] = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}

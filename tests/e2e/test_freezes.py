@@ -27,7 +27,7 @@ from controlplane.sdk.client import AnsweredError, Shorthold
 from controlplane.testing.served import ServedPlane, Witness
 from controlplane.world import RandomIds, SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 ASK: Final = ("grant", "request", "orders-read", "--task", "T-1", "--intent", "answer-question", "-o", "json")
 WISH: Final = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}

@@ -20,7 +20,7 @@ from controlplane.http.wire import HEAD_WITHIN, MOST_UNHEARD, allow_many_files
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.served import ServedPlane
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 AGENT = "repo:acme/support-agent:ref:refs/heads/main"
 WISH = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}

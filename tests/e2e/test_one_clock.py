@@ -21,7 +21,7 @@ from controlplane.testing.real import RealPlane
 from controlplane.wiring import ControlPlane, wire
 from controlplane.world import SystemClock
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 APART = timedelta(seconds=29)
 KEY = {"name": "cards", "engine": "transit", "key": "cards", "operations": ["decrypt"]}

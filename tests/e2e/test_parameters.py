@@ -30,7 +30,7 @@ from controlplane.testing.fault_proxy import When, fault_proxy
 from controlplane.testing.real import RealPlane
 from controlplane.testing.served import ServedPlane, Witness, witness
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 DESK: Final[dict[str, Any]] = {
     "entitlement": "desk-ticket",

@@ -26,7 +26,7 @@ from controlplane.testing.fault_proxy import FaultProxy, When, fault_proxy
 from controlplane.testing.served import ServedPlane, Witness, witness
 from controlplane.vault.client import part
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SOON: Final = timedelta(seconds=60)
 MINUTE: Final = 60

@@ -14,7 +14,7 @@ from controlplane.model.request import GrantRequest
 from controlplane.testing.real import RealPlane
 from controlplane.wiring import TASK_KEY, ControlPlane, wire
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 KEY = {"name": "cards", "engine": "transit", "key": "cards", "operations": ["decrypt"]}
 MANY = 6

@@ -17,7 +17,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import AnsweredError, Shorthold
 from controlplane.testing.served import ServedPlane, Witness
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 QUICK: Final = {"WORKER__TICK": "1s", "WORKER__HOLD": "5s"}
 GONE_WITHIN: Final = timedelta(seconds=60)

@@ -22,7 +22,7 @@ ID = "gr_" + "a" * 24
 FINISH = f"/v1/grants/{ID}/finish"
 PASSWORD = r'canary:pass\w"ord'
 ASK = ("orders-read", "--task", "T-1", "--intent", "answer-question")
-WITHIN = 30.0
+WITHIN = 90.0
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
 TELLS = """
 import json, os, stat, sys

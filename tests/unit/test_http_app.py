@@ -132,7 +132,7 @@ def test_a_grant_that_is_due_ends_without_anybody_asking_for_it(plane: FakePlane
     app = app_of(plane, worker=True)
 
     async def live() -> None:
-        async with app.router.lifespan_context(app), asyncio.timeout(20):
+        async with app.router.lifespan_context(app), asyncio.timeout(60):
             while plane.grant(grant.id).state is not State.REVOKED:  # noqa: ASYNC110 # a thread moves it
                 await asyncio.sleep(0.005)
 

@@ -50,7 +50,7 @@ def test_five_hundred_waiting_looks_of_one_agent_keep_no_other_from_an_answer(
         threads = (pool, app.state.ending_threads)
         async with (
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://door", timeout=60) as client,
-            asyncio.timeout(30),
+            asyncio.timeout(60),
         ):
             waiters: list[asyncio.Task[httpx.Response]] = []
             try:

@@ -189,6 +189,25 @@ def test_c14_an_answer_that_is_lost_is_asked_for_again_with_the_same_key_and_lea
     assert [grant.why for grant in others] == ([Why.FAILED] if lost == "after" else [])
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_c11_an_interrupted_question_leaves_nothing_whether_or_not_it_was_heard(talk: Talk, when: str) -> None:
+    getattr(talk, when)["grants"] = fail(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        talk.enter()
+    assert talk.steps == ["grants", "grants", "finish"]
+    assert [grant.why for grant in talk.plane.store.grants(limit=9)] == [Why.FAILED]
+
+
+def test_c11_who_is_interrupted_as_soon_as_they_come_back_takes_back_what_waits(http: Http) -> None:
+    talk = waiting(http)
+    with pytest.raises(WaitingError) as waits:
+        talk.enter(reason="order 7 is wrong")
+    talk.before[waits.value.id] = fail(SystemExit(143))
+    with pytest.raises(SystemExit):
+        drive(exchanges.resume(waits.value.id, True, lambda: 0.0), talk)
+    assert talk.plane.newest().state is not State.PENDING
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UnreachableError("no Vault"), SystemExit(143)])
 def test_c11_whatever_breaks_off_the_entering_ends_what_was_made(talk: Talk, error: BaseException) -> None:
     talk.after["unwrap"] = fail(error)

@@ -52,7 +52,7 @@ def open_at(path: Path, key: Secret = AUDIT_KEY) -> SqlStore:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.001)
