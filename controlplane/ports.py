@@ -498,7 +498,19 @@ class Cuts(Protocol):
         ...
 
 
-class Store(Rounds, Orphans, Tasks, Selected, Cuts, Protocol):
+class Traces(Protocol):
+    """What the store says of things that were seen elsewhere. Raises StoreUnavailableError when it cannot."""
+
+    def first_link(self, of: Iterable[GrantId]) -> int | None:
+        """The number of the first link of the chain that is about one of these grants; None where none is."""
+        ...
+
+    def grant_of(self, accessor: Accessor) -> Grant | None:
+        """The grant that had this task token, open or not. Looks at every grant where that one has ended."""
+        ...
+
+
+class Store(Rounds, Orphans, Tasks, Selected, Cuts, Traces, Protocol):
     """Grants, leases and the audit chain. Every method raises StoreUnavailableError when it cannot."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -38,6 +38,8 @@ from controlplane.model.rate import Rate, parse_rate
 from controlplane.model.secret import Secret
 from controlplane.sinks import SinkOptions
 from controlplane.sinks import by_kind as by_kind_of_sink
+
+Read = TypeVar("Read", bound=BaseSettings)
 
 CONFIG_FILE = "shorthold.toml"
 DEV_ADDRESSES = "SHORTHOLD_DEV_ADDRESSES"
@@ -206,11 +208,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _encrypted(self) -> "Settings":
-        if not self.vault.plaintext and in_clear(self.vault.addr):
-            raise ValueError(
-                "vault.addr is http:// and not on this machine, so tokens and credentials would travel in clear: "
-                "use https://, or say vault.plaintext = true where the network itself is trusted"
-            )
+        _see_encrypted(self.vault)
         return self
 
     @model_validator(mode="after")
@@ -248,6 +246,35 @@ class Settings(BaseSettings):
             env_settings,
             InitSettingsSource(settings_cls, {"vault": server_environment()} if server_environment() else {}),
             TomlConfigSettingsSource(settings_cls, config_file()),
+        )
+
+
+class _OnlyVault(BaseSettings):
+    """`vault` alone: nothing else in the file or the environment has to be right, or known."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    vault: VaultSettings = VaultSettings()
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> "_OnlyVault":
+        _see_encrypted(self.vault)
+        return self
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """As all settings have them."""
+        return Settings.settings_customise_sources(settings_cls, *sources, **named)
+
+
+def _see_encrypted(vault: VaultSettings) -> None:
+    if not vault.plaintext and in_clear(vault.addr):
+        raise ValueError(
+            "vault.addr is http:// and not on this machine, so tokens and credentials would travel in clear: "
+            "use https://, or say vault.plaintext = true where the network itself is trusted"
         )
 
 
@@ -346,8 +373,20 @@ def load(**flags: Any) -> Settings:
     that nothing reads, for it was meant to change something.
     """
     _refuse_unknown(os.environ)
+    return _read(lambda: Settings(**flags))
+
+
+def load_vault() -> VaultSettings:
+    """Where the server is, and our names in it: for whoever has to act while the control plane is broken.
+
+    Raises: ConfigurationError: as `load`, but for these settings alone.
+    """
+    return _read(_OnlyVault).vault
+
+
+def _read(make: Callable[[], Read]) -> Read:
     try:
-        settings = Settings(**flags)
+        return make()
     except ValidationError as error:
         wrong = "; ".join(
             ": ".join([*filter(None, [".".join(str(part) for part in item["loc"])]), item["msg"]])
@@ -360,7 +399,6 @@ def load(**flags: Any) -> Settings:
         raise ConfigurationError(f"{config_file()} cannot be read: it is not UTF-8") from None
     except (OSError, TOMLDecodeError) as error:
         raise ConfigurationError(f"{config_file()} cannot be read: {error}") from None
-    return settings
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
@@ -45,9 +46,12 @@ from controlplane.grants.who import WhoCould
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
+from controlplane.incident.direct import CutDirect
+from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.report import ReportIncident
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers import kinds
 from controlplane.issuers.trust.issuer import issuer_of
@@ -94,6 +98,7 @@ from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
+from controlplane.vault.sight import VaultSight
 from controlplane.vault.skew import VaultSkew
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
@@ -104,6 +109,8 @@ from controlplane.world import RandomIds, SystemClock, Threads
 TASK_KEY = "task.pem"
 _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
+_AT_ONCE = 16
+"""Calls to Vault that a cut without a control plane makes at once."""
 _LOOK = timedelta(seconds=2)
 _ASKING = 8
 """Wishes of a cut that are on their way to Vault at once; more of them make nothing faster."""
@@ -137,9 +144,11 @@ class ControlPlane:
     preview: PreviewSelection
     cut: OrderCut
     cuts: ShowCuts
+    report: ReportIncident
     read_audit: ReadAudit
     entitlements: Entitlements
     canary: TryRevision
+    drain: DrainRevision
     policy: CedarPolicy
     worker: Worker
     outbox: Outbox
@@ -348,7 +357,6 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         settling=settings.vault.issuing_within + settings.vault.timeout + settings.vault.max_request_duration,
         gate=epochs.gate if compare else _open,
     )
-    access = _access(settings)
     anew = DecideAnew(
         clock=clock,
         record=record,
@@ -369,6 +377,11 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         engines=engines(),
         access=lambda: access,
     )
+    preview = PreviewSelection(
+        clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
+    )
+    order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.begin_cut)
+    cuts = ShowCuts(store=store)
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),
         request=request,
@@ -412,11 +425,17 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
-        preview=PreviewSelection(
-            clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
+        preview=preview,
+        cut=order,
+        cuts=cuts,
+        report=ReportIncident(
+            clock=clock,
+            record=record,
+            store=store,
+            entitlements=entitlements,
+            signer=receipts.signer,
+            audit_key=chain_key,
         ),
-        cut=OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.begin_cut),
-        cuts=ShowCuts(store=store),
         read_audit=ReadAudit(record=record, store=store),
         entitlements=entitlements,
         canary=TryRevision(
@@ -430,6 +449,14 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             pause=revoke.pause,
             issuing_within=request.issuing_within,
             settling=request.settling,
+        ),
+        drain=DrainRevision(
+            clock=clock,
+            preview=preview,
+            order=order,
+            cuts=cuts,
+            pause=revoke.pause,
+            within=request.settling + _ROUND,  # what broke off while it was issued is not called gone sooner
         ),
         policy=policy,
         worker=worker,
@@ -508,6 +535,37 @@ def _sync_client(vault: VaultSettings) -> VaultClient:
     else:
         token = _always(operator)
     return VaultClient(_server(vault), token)
+
+
+@contextmanager
+def direct_cut(vault: VaultSettings, token: Secret) -> Generator[CutDirect]:
+    """What cuts with nothing but a responder's token, for as long as the block lasts."""
+    client, threads = VaultClient(_server(vault), _always(token)), Threads(_AT_ONCE)
+    try:
+        yield CutDirect(
+            # Whoever has no settings does not know the mounts: then the token's own rights tell where to look.
+            sight=VaultSight(vault.layout, client, threads, every="mounts" not in vault.model_fields_set),
+            leases=VaultLeases(client, patience=vault.timeout),
+            meanwhile=threads,
+            pause=lambda span: time.sleep(span.total_seconds()),
+            settling=vault.issuing_within + vault.timeout + vault.max_request_duration,
+        )
+    finally:
+        threads.close()
+        client.close()
+
+
+def responder_token(vault: VaultSettings, key_file: Path) -> Secret:
+    """A Vault token of the identity `responder`, for whoever holds its key.
+
+    Raises: ConfigurationError: no such key; VaultRefusedError, VaultUnavailableError.
+    """
+    identity = VaultIdentity(mount=identity_name(vault.layout, "responder"), role="responder", key_file=key_file)
+    session = _session(vault, identity, "vault.responder", SystemClock())
+    try:
+        return session()
+    finally:
+        session.close()
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def export(form: str, out: Path | None, url: str | None) -> None:
     with _trail(url) as trail, trail.snapshot() as snapshot:
         lines = (csv_lines if form == "csv" else jsonl)(_noting(snapshot.links, bad))
         if out is not None:
-            _write(out, lines)
+            write_whole(out, lines)
         else:
             for line in lines:
                 click.echo(line, nl=False)
@@ -183,7 +183,7 @@ def _noting(links: "Iterable[Link | Unreadable]", bad: "list[Unreadable]") -> "G
         yield link
 
 
-def _write(out: Path, lines: Iterable[str]) -> None:
+def write_whole(out: Path, lines: Iterable[str]) -> None:
     """A file is whole or as it was; a device or a pipe is written to and never replaced."""
     target = out.resolve()
     try:

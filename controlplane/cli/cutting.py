@@ -6,10 +6,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Never
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from controlplane.cli.asking import client, told
+from controlplane.cli.direct import cut_directly
 from controlplane.cli.output import cell, output_option, say, show
 from controlplane.sdk.client import AnsweredError, Shorthold, UnreachableError
 
@@ -75,29 +77,43 @@ def preview(selection: str | None, everything: bool, output: str) -> None:
 @all_option
 @click.option("--digest", default=None, help="That of a preview: then nothing is asked.")
 @click.option("--count", type=int, default=None, help="How many grants, as typed back: cut if there are just so many.")
-@click.option("--incident", required=True, help="Your own name for the incident, such as INC-7.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--incident", default=None, help="Your own name for the incident, such as INC-7.")
+@click.option("--reason", default=None, help="Why, for the audit log.")
 @click.option("--freeze/--no-freeze", default=True, show_default=True, help="Refuse new grants of it from now on, too.")
 @click.option("--message", default=None, help="What those are told whom the freeze refuses.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is known of each grant.")
+@click.option("--direct", is_flag=True, help="Without a control plane: with a responder's Vault token alone.")
 @output_option
+@click.pass_context
 def cut(  # noqa: PLR0917 # click passes each option by name
+    ctx: click.Context,
     selection: str | None,
     everything: bool,
     digest: str | None,
     count: int | None,
-    incident: str,
-    reason: str,
+    incident: str | None,
+    reason: str | None,
     freeze: bool,
     message: str | None,
     wait: bool,
+    direct: bool,
     output: str,
 ) -> None:
     """End everything that is selected, and prove it. It goes on whatever dies, also this command.
 
     By the digest of a preview, or with -l: then it is previewed now, and cut once you have typed back how many grants
     there are. Exit status 0 only if every one is verified gone, 5 otherwise.
+
+    With --direct nothing is asked of the control plane, which may be dead: BAO_TOKEN or VAULT_TOKEN is a responder's,
+    -l selects by what Vault's tokens tell, and `verified` means gone from Vault (docs/runbook.md).
     """
+    if direct:
+        _refuse_with_direct(ctx)
+        wanted = selected(selection, everything=everything)
+        cut_directly(wanted, everything=everything, count=count, incident=incident, reason=reason, output=output)
+        return
+    if incident is None or reason is None:
+        raise click.UsageError("give the --incident and the --reason")
     with client() as door:
         if digest is None:
             digest = _agreed(door, selected(selection, everything=everything), count)
@@ -131,6 +147,12 @@ def cuts(running: bool, output: str) -> None:
     with client() as door:
         answer = told(lambda: door.cuts(running=running))
     show(answer["cuts"], output, columns=_CUTS)
+
+
+def _refuse_with_direct(ctx: click.Context) -> None:
+    for name in ("digest", "freeze", "message", "wait"):
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--direct freezes nothing, knows no preview, and waits: leave out --{name}")
 
 
 def _agreed(door: Shorthold, selection: str, count: int | None) -> str:

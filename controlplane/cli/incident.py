@@ -7,7 +7,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from controlplane.cli import cutting
+from controlplane.cli import cutting, reporting
 from controlplane.cli.asking import client, told
 from controlplane.cli.output import output_option, say, show
 
@@ -47,7 +47,7 @@ def incident() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (cutting.preview, cutting.cut, cutting.watch, cutting.cuts):
+for command in (cutting.preview, cutting.cut, cutting.watch, cutting.cuts, reporting.report, reporting.verify):
     incident.add_command(command)
 
 

@@ -39,9 +39,9 @@ def verify_receipt(what: str, keys: Path | None, output: str) -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.keys.receipts import public_keys, verified
 
-    known = _read(keys) if keys is not None else None  # what is wrong on this machine is told before anybody is asked
-    grant, signed = _asked(what) if _GRANT.fullmatch(what) else _given(_read(Path(what)))
-    told = verified(signed, public_keys(known if known is not None else _published()))
+    known = read(keys) if keys is not None else None  # what is wrong on this machine is told before anybody is asked
+    grant, signed = _asked(what) if _GRANT.fullmatch(what) else _given(read(Path(what)))
+    told = verified(signed, public_keys(known if known is not None else published()))
     if grant is not None and told.get("grant") != grant:
         raise ReceiptBrokenError(f"it is the receipt of {told.get('grant')}, and not of {grant}")
     show(dict(told) if output != "table" else _flat(dict(told)), output)
@@ -60,7 +60,8 @@ def _asked(id: str) -> tuple[str | None, str]:
         return _of_grant(client.show(id)["grant"])
 
 
-def _published() -> str:
+def published() -> str:
+    """The public keys that the control plane tells everybody, as a JWK set."""
     from controlplane.sdk.client import Shorthold
     from controlplane.settings import caller
 
@@ -90,7 +91,8 @@ def _of_grant(told: object) -> tuple[str | None, str]:
             raise ReceiptBrokenError("the file holds no grant with a signed receipt")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """A small text file. Raises: ConfigurationError: it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_LARGEST).decode("utf-8", errors="replace")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHANGES: Final = 2
 """Exit status of `plan --detailed-exitcode` when there is something to do."""
+RESIDUAL: Final = 5
+"""Exit status: something is not verified gone."""
 
 _roles_option = click.option(
     "--roles",
@@ -156,20 +158,38 @@ def plan(
     help="Issue, revoke and verify one credential of each new revision before others can have it. "
     "If nothing is said: where the control plane's settings are, and not at high risk.",
 )
+@click.option("--force-drain", is_flag=True, help="Cut the live grants of retired revisions, then remove these.")
+@click.option("--reason", default=None, help="Why they are cut, for the audit log; --force-drain demands it.")
 @_prune_option
 @output_option
 def apply(
-    *, file: Path | None, directory: Path | None, yes: bool, canary: bool | None, prune: bool, output: str
+    *,
+    file: Path | None,
+    directory: Path | None,
+    yes: bool,
+    canary: bool | None,
+    force_drain: bool,
+    reason: str | None,
+    prune: bool,
+    output: str,
 ) -> None:
     """Do what a plan says: that in FILE, or a new one after asking. Repeating it changes nothing.
 
-    A revision whose canary is not proved gone does not go live, and the one before stays (exit status 5).
-    """
+    A revision whose canary is not proved gone does not go live, and the one before stays (exit status 5). Retired
+    revisions live until no lease hangs from them, or --force-drain cuts their grants; what resists is exit status 5.
+
+    \b
+    Examples:
+      shorthold sync apply today.plan
+      shorthold sync apply --yes --force-drain --reason "orders-read was too wide"
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.cli.here import applying
     from controlplane.sync import planfile
     from controlplane.sync.apply import ApplySync
     from controlplane.sync.plan import PlanSync
 
+    if force_drain is (reason is None):
+        raise click.UsageError("--force-drain needs a --reason, and there is nothing else to give a reason for")
     kept = None if file is None else planfile.read(file)
     found, layout = _review(directory)
     wanted = found.whole()
@@ -178,15 +198,19 @@ def apply(
     with own_token():
         shown = kept or make(wanted)
     _meant(shown, found, directory, prune=prune)
-    if kept is None and not shown.empty:
+    if kept is None and (not shown.empty or (force_drain and shown.drains)):
         if output == "table":
             _show_plan(shown, found, output)
-        if not yes and not _agreed():
+        if not yes and not _agreed(cutting=force_drain):
             say("Nothing was changed.")
             sys.exit(1)
-    with applying(shown, _directory(directory), canary=canary) as here, own_token():
-        done = _with_progress(ApplySync(roles=roles, plan=make, canary=here), found, shown)
+    with applying(shown, _directory(directory), canary=canary, cutting=reason) as here, own_token():
+        apply_it = ApplySync(roles=roles, plan=make, canary=here.canary, drain=here.drain)
+        done = _with_progress(apply_it, found, shown)
     _tell(done, found, output)
+    if force_drain and done.waiting:
+        say("NOT drained: something still hangs from what is retired, or no grant here knows what does. Apply again.")
+        sys.exit(RESIDUAL)
 
 
 @sync.command()
@@ -403,10 +427,11 @@ def _show_radii(found: "Review") -> None:
     print_radii([radius(item.entitlement, engines()) for item in found.compiled])
 
 
-def _agreed() -> bool:
+def _agreed(*, cutting: bool) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: give --yes, or apply a plan from a file")
-    return click.confirm("Do this?", err=True)
+    also = ", and cut every live grant of what is retired" if cutting else ""
+    return click.confirm(f"Do this{also}?", err=True)
 
 
 def _with_progress(apply_it: "ApplySync", found: "Review", shown: "Plan") -> "Applied":

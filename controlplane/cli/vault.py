@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -57,6 +58,24 @@ def bootstrap(yes: bool, output: str) -> None:
         say(f"Done: {len(done)} objects written to {settings.vault.addr}.")
     finally:
         client.close()
+
+
+@vault.command()
+@click.option("--key-file", type=click.Path(path_type=Path), default=None, help="The responder's key; that of `keys`.")
+def token(key_file: Path | None) -> None:
+    """Log in to Vault as the responder and print the token: for an hour it may look up and revoke what is ours.
+
+    For `incident cut --direct`, when the control plane is what is broken. Needs Vault's address and the key alone.
+
+    \b
+    Examples:
+      export BAO_TOKEN="$(shorthold vault token --key-file responder.pem)"
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+    from controlplane.settings import load, load_vault
+    from controlplane.wiring import responder_token
+
+    key_file = key_file or load().keys.directory / "responder.pem"
+    click.echo(responder_token(load_vault(), key_file).reveal())
 
 
 @contextmanager

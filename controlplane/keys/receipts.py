@@ -61,10 +61,11 @@ def public_keys(content: str) -> Mapping[str | None, EllipticCurvePublicKey]:
     }
 
 
-def verified(signed: str, keys: Mapping[str | None, EllipticCurvePublicKey]) -> JsonObject:
+def verified(signed: str, keys: Mapping[str | None, EllipticCurvePublicKey], claim: str = "receipt") -> JsonObject:
     """What the receipt says, once one of `keys` is known to have signed it. Source: RFC 7515 5.2.
 
-    Raises: ReceiptBrokenError: none of them did, or it is no receipt.
+    Or what else stands under the one `claim` that was signed. Raises: ReceiptBrokenError: none of them did, or it is
+    no such thing.
     """
     jws = PyJWS(algorithms=["ES256"])
     try:
@@ -75,7 +76,7 @@ def verified(signed: str, keys: Mapping[str | None, EllipticCurvePublicKey]) -> 
         payload = json.loads(jws.decode(signed, key, algorithms=["ES256"]))
     except (PyJWTError, ValueError, RecursionError) as error:
         raise ReceiptBrokenError(f"its signature is not right ({type(error).__name__})") from None
-    told = cast("dict[str, Any]", payload).get("receipt") if isinstance(payload, dict) else None
+    told = cast("dict[str, Any]", payload).get(claim) if isinstance(payload, dict) else None
     if not isinstance(told, dict) or len(cast("dict[str, Any]", payload)) != 1:
-        raise ReceiptBrokenError("what was signed is no receipt")
+        raise ReceiptBrokenError(f"what was signed is no {claim.replace('_', ' ')}")
     return cast("dict[str, Any]", told)

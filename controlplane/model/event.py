@@ -48,6 +48,7 @@ class Kind(StrEnum):
     SELECTION_PREVIEWED = "selection.previewed"  # a responder looked at what a cut would end
     CUT_ORDERED = "cut.ordered"  # from now on, whatever it selects ends
     CUT_ENDED = "cut.ended"  # nothing of it is open any more
+    INCIDENT_REPORTED = "incident.reported"  # somebody had a signed report of one made
     PLAN_BEGUN = "plan.begun"  # somebody applies entitlements: who, from which commit, which plan
     PLAN_APPLIED = "plan.applied"
     DRIFT_FOUND = "drift.found"  # Vault or a target is not as entitlements and bootstrap say

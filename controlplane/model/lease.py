@@ -98,6 +98,7 @@ class TokenFacts:
     period: timedelta
     num_uses: int
     metadata: Mapping[str, str]
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

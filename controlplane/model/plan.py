@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.entitlement import Entitlement
@@ -121,6 +122,10 @@ class Action(StrEnum):
     BLOCK = "block"  # drift that cannot be repaired while leases hang from it: they would be revoked elsewhere
 
 
+WAITING: Final = frozenset({Action.DRAIN, Action.BLOCK})
+"""What an apply leaves as it is, until no lease hangs from it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One change. `before` is what stands there now, `after` what will; None where there is nothing."""
@@ -144,7 +149,12 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether an apply would do nothing: what drains or is blocked waits for its leases."""
-        return all(change.action in {Action.DRAIN, Action.BLOCK} for change in self.changes)
+        return all(change.action in WAITING for change in self.changes)
+
+    @property
+    def drains(self) -> bool:
+        """Whether something waits for its leases to end, and would go if they were ended."""
+        return any(change.action is Action.DRAIN for change in self.changes)
 
     @property
     def blocked(self) -> bool:

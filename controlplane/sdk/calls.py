@@ -13,6 +13,7 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.refusals import AnsweredError, ForeignAnswerError, refusal
 
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
+LARGEST_REPORT: Final = 256 * 1024 * 1024
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 Json = dict[str, Any]
@@ -21,7 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request. `holds` is a key that every answer to it has; with a `wrapping` token it goes to Vault instead."""
+    """One request. `holds` is a key that every answer to it has; with a `wrapping` token it goes to Vault instead.
+
+    An answer is read up to `largest` bytes, and no further.
+    """
 
     method: str
     path: str
@@ -29,6 +33,7 @@ class Call:
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     wrapping: Secret | None = None
+    largest: int = LARGEST_ANSWER
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,13 @@ class Shorthold:
         """`GET /v1/incidents`: the newest hundred cuts, or those that run."""
         return self._call("cuts", "GET", f"/v1/incidents{'?running=1' if running else ''}")
 
+    def report(self, incident: str) -> dict[str, Any]:
+        """`POST /v1/incidents/report`: the signed report of an incident; `bundle` is the file."""
+        body = {"incident": incident}
+        path = "/v1/incidents/report"
+        call = Call(method="POST", path=path, holds="bundle", body=body, largest=calls.LARGEST_REPORT)
+        return self._hear(call)
+
     def unwrap(
         self,
         vault_addr: str,
@@ -210,7 +217,7 @@ def send(http: urllib3.PoolManager, place: str, call: Call, headers: Mapping[str
             redirect=False,  # a redirect would carry the token elsewhere
             preload_content=False,
         )
-        raw = answer.read(calls.LARGEST_ANSWER)
+        raw = answer.read(call.largest)
         answer.release_conn()
     except urllib3.exceptions.HTTPError as error:
         raise UnreachableError(f"{place}{call.path.partition('?')[0]} {_why(error)}") from None

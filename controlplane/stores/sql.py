@@ -37,10 +37,10 @@ from controlplane.model.secret import Secret
 from controlplane.stores import approvals, freezes, postgresql, reviews, rows, sqlite
 from controlplane.stores.changes import Changes, Statements
 from controlplane.stores.cursors import SqlCursors
-from controlplane.stores.cuts import CutBook
 from controlplane.stores.faults import told
 from controlplane.stores.orphans import Writing
 from controlplane.stores.schema import EVENTS, HEAD, SEQ, grants, leases, tokens
+from controlplane.stores.traces import TraceBook
 from controlplane.stores.upgrade import LATEST, upgrade, version
 
 _MANY = 500
@@ -91,7 +91,7 @@ _INSTANT = select(func.clock_timestamp().label("instant"))
 _LINKS = EVENTS.where(bindparam("after") < SEQ).order_by(SEQ).limit(bindparam("limit"))
 
 
-class SqlStore(CutBook):
+class SqlStore(TraceBook):
     """Fits the port Store. Threads and replicas may share the database; each process opens it once."""
 
     def __init__(self, reading: Engine, writer: Writing, key: Secret) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 from typing import Final
 
 from controlplane.model.errors import ControlPlaneError, NotAppliedError, StalePlanError
-from controlplane.model.plan import Action, Change, Compiled, ObjectKind, Plan, VaultObject
+from controlplane.model.plan import WAITING, Action, Change, Compiled, ObjectKind, Plan, VaultObject
 from controlplane.ports import Roles
 from controlplane.sync.canary import closed
+from controlplane.sync.ours import Origin, origin
 from controlplane.sync.plan import PlanSync
 
 AT_ONCE: Final = 8
@@ -28,6 +30,9 @@ Canary = Callable[[Compiled], None]
 
 Raises: CanaryFailedError: it was not proved gone, or not even issued.
 """
+
+Drain = Callable[[Origin], bool]
+"""Ends every live grant of a revision, and says whether nothing of it is open any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,8 @@ class ApplySync:
     plan: PlanSync
     canary: Canary | None = None
     """Tries each new revision before others can log in to it; None: nothing is tried."""
+    drain: Drain | None = None
+    """Ends what still lives of a revision before it is retired; None: it waits until no lease hangs from it."""
 
     def __call__(
         self,
@@ -76,37 +83,44 @@ class ApplySync:
             except BaseException:  # Ctrl-C, too: what is being written is, and nothing more is begun
                 run.failed.set()
                 raise
-        left = self.plan(wanted)
-        if not left.empty:
-            paths = ", ".join(f"{change.path} ({change.why})" for change in left.changes)
+        left = self.plan(wanted).changes
+        # What waited may have lost its last lease since: the next apply removes it.
+        if undone := [one for one in left if one.action not in WAITING and one.path not in run.waited]:
+            paths = ", ".join(f"{change.path} ({change.why})" for change in undone)
             raise NotAppliedError(f"Vault does not show what was applied: {paths}")
-        return Applied(done=run.done, waiting=left.changes)
+        return Applied(done=run.done, waiting=left)
 
     def _one(self, group: Sequence[Change], by_login: dict[str, Compiled], run: "_Run") -> None:
         """All changes of one entitlement, one after the other; none once anything has failed."""
+
+        @cache  # a revision is cut once, whatever there is of it
+        def free(where: Origin) -> bool:
+            return self._free(where, group)
+
         for change in group:
             if run.failed.is_set():
                 return
             try:
-                done = self._do(change, by_login.get(change.path))
+                done = self._do(change, by_login.get(change.path), free)
             except BaseException:
                 run.failed.set()
                 raise
             run.tell(change, done=done)
 
-    def _do(self, change: Change, revision: Compiled | None) -> bool:
+    def _do(self, change: Change, revision: Compiled | None, free: Callable[[Origin], bool]) -> bool:
         """Whether something was done: what drains waits, and what got a lease since the plan waits as well."""
-        item = VaultObject(
-            kind=change.kind,
-            path=change.path,
-            entitlement=change.entitlement,
-            data=change.after if change.after is not None else change.before or {},
-        )
+        item = _item(change)
         match change.action:
             case Action.CREATE | Action.REPAIR:
                 if change.action is Action.CREATE and revision is not None:
                     self._try(item, revision)
                 self.roles.write(item)
+                return True
+            case Action.RETIRE | Action.DRAIN if change.kind is not ObjectKind.JWT_ROLE and self.drain is not None:
+                where = origin(self.plan.layout, change.kind, change.path)
+                if where is None or not free(where):
+                    return False
+                self.roles.delete(item)
                 return True
             case Action.RETIRE:
                 if change.kind is ObjectKind.SECRET_ROLE and self.roles.leases_under(item):
@@ -115,6 +129,15 @@ class ApplySync:
                 return True
             case Action.DRAIN | Action.BLOCK:
                 return False
+
+    def _free(self, where: Origin, group: Sequence[Change]) -> bool:
+        """Whether, its grants having been ended, nothing hangs from a revision: not even what no grant knows."""
+        roles = [
+            _item(change)
+            for change in group
+            if change.kind is ObjectKind.SECRET_ROLE and origin(self.plan.layout, change.kind, change.path) == where
+        ]
+        return self.drain is not None and self.drain(where) and not any(map(self.roles.leases_under, roles))
 
     def _try(self, login: VaultObject, revision: Compiled) -> None:
         """Nobody but the canary gets in before it is proved gone; killed in between, the login stays closed."""
@@ -136,10 +159,23 @@ class _Run:
     progress: Callable[[Change], None]
     failed: threading.Event = field(default_factory=threading.Event)
     done: Counter[Action] = field(default_factory=Counter[Action])
+    waited: set[str] = field(default_factory=set[str])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, change: Change, *, done: bool) -> None:
         with self._lock:
             if done:
-                self.done[change.action] += 1
+                self.done[Action.RETIRE if change.action is Action.DRAIN else change.action] += 1
+            else:
+                self.waited.add(change.path)
             self.progress(change)
+
+
+def _item(change: Change) -> VaultObject:
+    """What stands there afterwards; where nothing does, what stands there now."""
+    return VaultObject(
+        kind=change.kind,
+        path=change.path,
+        entitlement=change.entitlement,
+        data=change.after if change.after is not None else change.before or {},
+    )

@@ -49,6 +49,7 @@ from controlplane.incident.cuts import ShowCuts
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
+from controlplane.incident.report import ReportIncident
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.issuers.trust.known import known
 from controlplane.keys.files import generate
@@ -71,7 +72,7 @@ from controlplane.testing.issuer import FakeIssuer, trusting
 from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
 from controlplane.testing.spool import FakeSpool
-from controlplane.testing.store import FakeStore
+from controlplane.testing.store import AUDIT_KEY, FakeStore
 from controlplane.testing.vault import FakeVault
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pool import Worker
@@ -288,6 +289,14 @@ class FakePlane:
         )
         self.cut = OrderCut(clock=self.clock, ids=self.ids, record=record, store=store_, wake=self._wake)
         self.cuts = ShowCuts(store=store_)
+        self.report = ReportIncident(
+            clock=self.clock,
+            record=record,
+            store=store_,
+            entitlements=self.entitlements,
+            signer=_RECEIPT_KEY,
+            audit_key=AUDIT_KEY,
+        )
         ask = AskToEnd(store=store_, leases=leases, hands=lambda: 2)
         self.carry_out = CarryOutCuts(clock=self.clock, record=record, store=store_, ask=ask)
         self.read_audit = ReadAudit(record=record, store=store_)

@@ -19,7 +19,7 @@ from controlplane.model.event import Event, Head, Kind, Link
 from controlplane.model.freeze import Freeze, FreezeId
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, Revision, State, TaskId, Why
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workload_id
-from controlplane.model.lease import Lease, LeaseId, Target
+from controlplane.model.lease import Accessor, Lease, LeaseId, Target
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
 from controlplane.model.secret import Secret
@@ -361,6 +361,15 @@ class FakeStore(FakeTaskBook):
     def links(self, *, after: int = 0, limit: int = 1000) -> Sequence[Link]:
         """Links of the audit chain with `seq` greater than `after`, in order."""
         return [link for link in self._seen().links if link.seq > after][:limit]
+
+    def grant_of(self, accessor: Accessor) -> Grant | None:
+        """The grant that had this task token."""
+        return next((grant for grant in self._seen().grants.values() if grant.accessor == accessor), None)
+
+    def first_link(self, of: Iterable[GrantId]) -> int | None:
+        """The number of the first link that is about one of these grants."""
+        wanted = {*of}
+        return next((link.seq for link in self._seen().links if link.event.grant in wanted), None)
 
     def head(self) -> Head | None:
         """The sealed head of the chain."""

@@ -481,6 +481,7 @@ class _State:
             period=timedelta(0),
             num_uses=num_uses,
             metadata=metadata,
+            created_at=now,
         )
         self.tokens[accessor] = _Token(secret=secret, facts=facts, issued_at=now, ends_at=now + ttl)
         return TaskToken(token=secret, accessor=accessor)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -128,7 +128,7 @@ class _Auth(BaseModel):
 
 
 class _Token(BaseModel):
-    """OpenBao docs, api/auth/token, "Lookup a token (accessor)"; spans in seconds."""
+    """OpenBao docs, api/auth/token, "Lookup a token (accessor)"; in seconds."""
 
     accessor: str
     type: str
@@ -139,6 +139,7 @@ class _Token(BaseModel):
     explicit_max_ttl: int
     period: int = 0
     num_uses: int
+    creation_time: int
     meta: dict[str, str] | None = None
 
     def facts(self) -> TokenFacts:
@@ -152,6 +153,7 @@ class _Token(BaseModel):
             period=timedelta(seconds=self.period),
             num_uses=self.num_uses,
             metadata=self.meta or {},
+            created_at=datetime.fromtimestamp(self.creation_time, UTC),
         )
 
 

@@ -93,6 +93,7 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "auth/token/accessors": "list sudo",
         "auth/token/(lookup|revoke)-accessor": "update",
         "sys/leases/(lookup|revoke)": "update",
+        f"sys/leases/lookup/{_LEASES}": "list sudo",  # which of our roles have leases that no token holds any more
         f"sys/leases/lookup/{_LEASES}/lp-.*": "list sudo",
         "sys/capabilities-self": "update",
     },

@@ -23,10 +23,12 @@ from controlplane.dev.process import until
 from controlplane.dev.stack import LAYOUT, Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
+from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.fault_proxy import FaultProxy, fault_proxy
+from controlplane.testing.redis import RedisServer
 from controlplane.testing.served import ServedPlane, Witness
 from controlplane.vault.client import part
 
@@ -116,21 +118,47 @@ def connect(stack: Stack, seer: Witness) -> None:
     database_connection(seer.vault, LAYOUT, target, stack.postgres.manager_password, anew=True)
 
 
-def test_a_login_that_survives_edited_statements_is_never_called_revoked_and_is_told_aloud(
-    stack: Stack, plane: ServedPlane, agent: Shorthold, seer: Witness
-) -> None:  # fact 6, R15
-    one = granted(agent, stack)
-    path = one.lease.rpartition("/")[0].replace("/creds/", "/roles/")
+@contextmanager
+def edited(stack: Stack, seer: Witness, elsewhere: JsonObject, lease: str, deed: str) -> Generator[None]:
+    """While somebody has edited in place what a living lease is revoked with; each of it Vault takes without a word."""
+    path = lease.rpartition("/")[0].replace("/creds/", "/roles/")
     role = part(seer.vault.read(path), "data")
-    seer.vault.write(path, {**role, "revocation_statements": ["SELECT 1"]})
+    seer.vault.write("database/config/elsewhere", elsewhere)
     try:
+        match deed:
+            case "statements":
+                seer.vault.write(path, {**role, "revocation_statements": ["SELECT 1"]})
+            case "moved":
+                seer.vault.write(path, {**role, "db_name": "elsewhere"})
+            case _:
+                seer.vault.delete("database/config/orders")
+                seer.vault.write("database/config/orders", elsewhere)
+        yield
+    finally:
+        if deed == "repointed":
+            seer.vault.delete("database/config/orders")
+        connect(stack, seer)
+        seer.vault.write(path, role)
+        seer.vault.delete("database/config/elsewhere")
+
+
+@pytest.fixture
+def elsewhere(redis: RedisServer) -> JsonObject:
+    """A connection to another server, which knows nobody and so has nobody to drop."""
+    return redis.connection(LAYOUT)
+
+
+@pytest.mark.parametrize("deed", ["statements", "moved", "repointed"])
+def test_a_login_that_survives_what_was_edited_under_it_is_never_called_revoked_and_is_told_aloud(  # noqa: PLR0917
+    stack: Stack, plane: ServedPlane, agent: Shorthold, seer: Witness, elsewhere: JsonObject, deed: str
+) -> None:  # fact 6, R15, Y27
+    one = granted(agent, stack)
+    with edited(stack, seer, elsewhere, one.lease, deed):
         told = stays_revoking(agent, one.id, f"Vault let go of lease {one.lease}")
         assert f"1 role {one.user}" in told
         assert Stage(stack.project).opens(one.credential)  # Vault has forgotten it, and it works
         assert plane.events(one.id).count("lease.survived") == 1
-        assert until(lambda: "grant_not_gone" in plane.log.read_text(encoding="utf-8"), timedelta(seconds=60))
-    finally:
-        seer.vault.write(path, role)
+        assert until(lambda: _cried(plane, one.id), timedelta(seconds=60))
     seer.drop([one.user])  # what only a person can do
     ends_verified(agent, stack, seer, one)
 
@@ -304,3 +332,9 @@ def test_the_receipt_of_a_grant_is_checked_with_the_keys_that_the_control_plane_
     told = json.loads(done.stdout)
     assert (told["grant"], told["ended"][0]["principal"]) == (one.id, one.user)
     assert "verified gone" in done.stderr
+
+
+def _cried(plane: ServedPlane, id: str) -> bool:
+    """Whether the log has told that this grant is not gone."""
+    lines = plane.log.read_text(encoding="utf-8").splitlines()
+    return any("grant_not_gone" in line and id in line for line in lines)

@@ -16,6 +16,7 @@ from controlplane.http.app import create_app
 from controlplane.model.access import Role, Standing
 from controlplane.model.approval import Narrowing
 from controlplane.model.grant import Grant, GrantId, State, TaskId
+from controlplane.model.identity import VerifiedClaims
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
 from controlplane.wiring import ControlPlane
@@ -43,6 +44,7 @@ GIVES: Final = {
     "POST /v1/needs": ("agent", "", "only looks"),
     "POST /v1/incidents/preview": ("responder", "", "only looks"),
     "POST /v1/incidents/cut": ("responder", "", "ends"),
+    "POST /v1/incidents/report": ("responder", "", "only looks"),
     "POST /v1/freezes": ("responder", "", "stops"),
     "POST /v1/freezes/{id}/thaw": ("responder", "freeze", "lets ask again, and grants nothing"),
 }
@@ -102,7 +104,15 @@ class Scene:
         bob = self.first.agent("bob")
         self.freeze = self.first.freeze(bob, RESPONDER, "subject=nobody", message="Stop.", reason="drill").freeze
         self.preview = self.first.preview(bob, RESPONDER, "task=T-active").digest
+        self._cut(bob, "T-cut")
         self.first.clock.advance(MINUTE)
+
+    def _cut(self, who: VerifiedClaims, task: str) -> None:
+        """An incident that is over."""
+        self._ask("orders-read", task)
+        digest = self.first.preview(who, RESPONDER, f"task={task}").digest or ""
+        self.first.cut(who, RESPONDER, digest, incident="INC-1", reason="drill", freeze=False)
+        self.first.wait(MINUTE)
 
     def freeze_everything(self) -> None:
         """At the other replica."""
@@ -146,6 +156,7 @@ class Scene:
             "POST /v1/needs": {"needs": ["select sales.orders"]},
             "POST /v1/incidents/preview": {"selection": "task=T-active"},
             "POST /v1/incidents/cut": {"digest": self.preview, "incident": "INC-7", "reason": "the key leaked"},
+            "POST /v1/incidents/report": {"incident": "INC-1"},
             "POST /v1/freezes": {"selection": "issuer=dev", "message": "Stop.", "reason": "incident 7"},
             "POST /v1/freezes/{id}/thaw": {"reason": "over"},
         }

@@ -47,6 +47,7 @@ GET  /v1/freezes                      401 401     401   403   403    403      40
 POST /v1/freezes/{id}/thaw            401 401     401   403   403    403      403       200      403     403
 POST /v1/incidents/preview            401 401     401   403   403    403      403       200      403     403
 POST /v1/incidents/cut                401 401     401   403   403    403      403       404      403     403
+POST /v1/incidents/report             401 401     401   403   403    403      403       200      403     200
 GET  /v1/incidents                    401 401     401   403   403    403      403       200      200     200
 GET  /v1/incidents/{id}               401 401     401   403   403    403      403       200      200     200
 GET  /v1/incidents/{id}/events        401 401     401   403   403    403      403       200      200     200
@@ -65,6 +66,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "POST /v1/grants/{id}/review": {"note": "Seen, and in order."},
     "POST /v1/incidents/preview": {"selection": "task=T-0"},
     "POST /v1/incidents/cut": {"digest": "0" * 64, "incident": "INC-7", "reason": "drill"},
+    "POST /v1/incidents/report": {"incident": "INC-1"},
     "POST /v1/freezes": {"selection": "issuer=github", "message": "Stop.", "reason": "incident 7"},
     "POST /v1/freezes/{id}/thaw": {"reason": "over"},
     "POST /v1/needs": {"needs": ["select sales.orders"]},

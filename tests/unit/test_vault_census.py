@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from controlplane.model.lease import Accessor, TokenFacts
@@ -22,6 +22,7 @@ FACTS = TokenFacts(
     period=timedelta(0),
     num_uses=0,
     metadata={"grant": "gr_1"},
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 
 
