@@ -194,8 +194,8 @@ class _Race:
     def _cut(self, selection: str, expected: int, way: str) -> Ended:
         api = Wire(self._stack.api)
         by = bearer(self._token("ann@acme.example", role="responder"))
-        process = _Process(self._stack)
-        calls, before, users = self._calls(), process.cpu(), self._left()
+        process = Serving(self._stack)
+        calls, before, users = process.calls(), process.cpu(), self._left()
         with process.watched() as peak:
             began = time.monotonic()
             seen = api.call("POST", "/v1/incidents/preview", {"selection": selection}, by)
@@ -211,7 +211,7 @@ class _Race:
             leases=expected,
             gone=gone,
             proved=proved,
-            calls=self._calls() - calls,
+            calls=process.calls() - calls,
             cpu=process.cpu() - before,
             peak=peak(),
         )
@@ -256,11 +256,6 @@ class _Race:
             (found,) = owner.execute(_LEFT, [self._group]).fetchone() or (0,)
             return int(found)
 
-    def _calls(self) -> int:
-        """What the control plane has asked Vault since it began, by its own metrics."""
-        answer = urllib3.request("GET", f"{self._stack.api}/metrics")
-        return int(_summed(answer.data.decode().splitlines(), "shorthold_vault_call_seconds_count"))
-
     def _token(self, subject: str, **claims: str) -> str:
         issuer, now = self._stack.issuer, SystemClock().now()
         hour = timedelta(hours=1)
@@ -269,13 +264,25 @@ class _Race:
         ).reveal()
 
 
-class _Process:
+class Serving:
     """The control plane's own process, as the kernel tells of it."""
 
     def __init__(self, stack: Stack) -> None:
         if stack.serve.pid is None:
             raise ConfigurationError("the control plane does not run")
-        self._place = Path(f"/proc/{stack.serve.pid}")
+        self._place, self._api = Path(f"/proc/{stack.serve.pid}"), stack.api
+
+    def calls(self) -> int:
+        """What it has asked Vault since it began, by its own metrics."""
+        return int(self._measured("shorthold_vault_call_seconds_count"))
+
+    def open_grants(self) -> int:
+        """How many grants have not ended."""
+        return int(self._measured("shorthold_grants"))
+
+    def _measured(self, name: str) -> float:
+        answer = urllib3.request("GET", f"{self._api}/metrics")
+        return _summed(answer.data.decode().splitlines(), name)
 
     def cpu(self) -> float:
         """Seconds of processor time until now."""
