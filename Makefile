@@ -85,7 +85,7 @@ bench-cli: $(READY) ## Measure how fast commands start, against a bare click pro
 	@$(BIN)/python -m benchmarks.cli
 
 lock: ## Renew requirements.lock (needs uv)
-	@uv pip compile pyproject.toml --extra dev-servers --group dev --universal --generate-hashes \
+	@uv pip compile pyproject.toml --extra dev-servers --extra mcp --extra spiffe --group dev --universal --generate-hashes \
 	  --no-header --no-annotate --python-version 3.11 --quiet --output-file requirements.lock
 
 clean: ## Remove the environment and caches; .shorthold/ is yours: `shorthold dev down --destroy`

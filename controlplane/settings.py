@@ -12,7 +12,16 @@ from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -185,6 +194,29 @@ class DriftSettings(_Section):
     """Paths in Vault that somebody has looked at: nothing is told of them."""
 
 
+class McpSettings(_Section):
+    """The tools of a model: `shorthold mcp` (docs/mcp.md)."""
+
+    resource: str | None = None
+    """The address that clients of `shorthold mcp --http` have: what their tokens must be for (`aud`), and no other."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8710, ge=0, le=65535)
+    authorization_servers: tuple[str, ...] = ()
+    """Where clients are sent for a token; the issuers' addresses where it is empty."""
+    page: str | None = None
+    """Where people agree, with `{id}` for the grant: shown to the person in front of a client that can open pages."""
+
+    @field_validator("resource", "page")
+    @classmethod
+    def _encrypted(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        url = urlsplit(address)
+        if url.scheme not in {"http", "https"} or not url.hostname or in_clear(address) or "#" in address:
+            raise ValueError("it is an https:// address without a fragment, or http:// on this machine")
+        return address
+
+
 class Settings(BaseSettings):
     """All of it. Environment names are `SHORTHOLD_` and the path with `__`: `SHORTHOLD_API__PORT`."""
 
@@ -205,6 +237,7 @@ class Settings(BaseSettings):
     sinks: tuple[SinkSettings, ...] = ()
     worker: WorkerSettings = WorkerSettings()
     drift: DriftSettings = DriftSettings()
+    mcp: McpSettings = McpSettings()
 
     @model_validator(mode="after")
     def _encrypted(self) -> "Settings":
@@ -224,6 +257,16 @@ class Settings(BaseSettings):
             return self.store.spool
         kind, _, file = self.store.url.partition(":///")
         return Path(f"{file}.spool") if kind == "sqlite" else Path("shorthold.spool")
+
+    def for_mcp(self) -> "Settings":
+        """As they are for the tools over HTTP, whose tokens are for `mcp.resource` and for nothing else (RFC 8707).
+
+        Raises: ConfigurationError: it is not set, or no issuer is.
+        """
+        if self.mcp.resource is None or not self.issuers:
+            raise ConfigurationError("mcp.resource, the address that clients will have, and issuers: set both")
+        only = {"audiences": (self.mcp.resource,)}
+        return self.model_copy(update={"issuers": tuple(each.model_copy(update=only) for each in self.issuers)})
 
     @property
     def policies_directory(self) -> Path:

@@ -100,6 +100,7 @@ from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
 from controlplane.vault.sight import VaultSight
 from controlplane.vault.skew import VaultSkew
+from controlplane.vault.softness import VaultSoftness
 from controlplane.vault.transport import Server, TokenSource
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pace import Pace
@@ -378,7 +379,13 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         access=lambda: access,
     )
     preview = PreviewSelection(
-        clock=clock, record=record, store=store, entitlements=entitlements, engines=engines(), rosters=rosters
+        clock=clock,
+        record=record,
+        store=store,
+        entitlements=entitlements,
+        engines=engines(),
+        rosters=rosters,
+        softness=_softness(settings, clock),
     )
     order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.begin_cut)
     cuts = ShowCuts(store=store)
@@ -599,6 +606,14 @@ def drift_finder(settings: Settings) -> Generator[FindDrift]:
 
 def _drift_reader(vault: VaultSettings, clock: Clock) -> VaultClient:
     return VaultClient(_server(vault), _session(vault, vault.drift, "vault.drift", clock))
+
+
+def _softness(settings: Settings, clock: Clock) -> VaultSoftness | None:
+    drift = settings.vault.drift
+    if drift is None or not drift.key_file.exists():
+        return None
+    kinds = {name: target.kind for name, target in settings.targets.items()}
+    return VaultSoftness(settings.vault.layout, _drift_reader(settings.vault, clock), kinds)
 
 
 def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "exec": "Run a program with a credential of its own, and end the access with it.",
     "grant": "Request, collect, show, renew and finish grants; approve, deny, review.",
     "incident": "Preview, cut, freeze, thaw: end what is granted, and prove it.",
+    "mcp": "Give a model tools to ask for access: over stdio, or over HTTP.",
     "policy": "Policies in Cedar: test, init, schema.",
     "serve": "Run the control plane: HTTP API and worker.",
     "sync": "Make Vault's roles equal the entitlements: lint, plan, apply, schema, who.",

@@ -24,6 +24,12 @@ RESIDUAL = 5
 _BETWEEN = 0.5
 _PATIENCE = 20.0
 """Seconds between two looks, and so long what resists may resist without anything else changing."""
+_NAMED = 10
+"""Grants that are named of one role."""
+_SOFT = (
+    "What to do: `shorthold sync apply` writes our statements back, and Vault ends older logins by them, too. "
+    "A session that stays open counts as not gone: its grant is residual until somebody ends it at the target."
+)
 _CUTS = ("id", "incident", "selection", "subject", "ordered_at", "ended_at")
 _LEFT = ("grant", "subject", "entitlement", "state", "why", "todo")
 
@@ -55,18 +61,25 @@ def selected(selection: str | None, *, everything: bool) -> str:
     return selection or "all"
 
 
+harden_option = click.option(
+    "--harden", is_flag=True, help="Also look in Vault whether open sessions would outlive it, and say what to do."
+)
+
+
 @click.command()
 @selection_option
 @all_option
+@harden_option
 @output_option
-def preview(selection: str | None, everything: bool, output: str) -> None:
+def preview(selection: str | None, everything: bool, harden: bool, output: str) -> None:
     """Show what a cut would end, and what its freeze would refuse; nothing is changed. Exit status 1: nothing would."""
     with client() as door:
-        seen = told(lambda: door.preview_cut(selected(selection, everything=everything)))
+        seen = told(lambda: door.preview_cut(selected(selection, everything=everything), harden=harden))
     if output != "table":
         show(seen, output)
     elif seen["digest"]:
         _print(seen)
+        _tell_soft(seen)
     if not seen["digest"]:
         _nothing(seen)
     say(f"To end all of it: shorthold incident cut --digest {seen['digest']} --incident … --reason …")
@@ -82,6 +95,7 @@ def preview(selection: str | None, everything: bool, output: str) -> None:
 @click.option("--freeze/--no-freeze", default=True, show_default=True, help="Refuse new grants of it from now on, too.")
 @click.option("--message", default=None, help="What those are told whom the freeze refuses.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is known of each grant.")
+@harden_option
 @click.option("--direct", is_flag=True, help="Without a control plane: with a responder's Vault token alone.")
 @output_option
 @click.pass_context
@@ -96,6 +110,7 @@ def cut(  # noqa: PLR0917 # click passes each option by name
     freeze: bool,
     message: str | None,
     wait: bool,
+    harden: bool,
     direct: bool,
     output: str,
 ) -> None:
@@ -114,9 +129,11 @@ def cut(  # noqa: PLR0917 # click passes each option by name
         return
     if incident is None or reason is None:
         raise click.UsageError("give the --incident and the --reason")
+    if harden and digest is not None:
+        raise click.UsageError("--harden is a preview's matter: `shorthold incident preview --harden`, or cut with -l")
     with client() as door:
         if digest is None:
-            digest = _agreed(door, selected(selection, everything=everything), count)
+            digest = _agreed(door, selected(selection, everything=everything), count, harden=harden)
         asked = {"digest": digest, "incident": incident, "reason": reason, "message": message}
         ordered = told(lambda: door.cut(asked, freeze=freeze, everything=everything))
         made: dict[str, Any] = ordered["cut"]
@@ -150,16 +167,17 @@ def cuts(running: bool, output: str) -> None:
 
 
 def _refuse_with_direct(ctx: click.Context) -> None:
-    for name in ("digest", "freeze", "message", "wait"):
+    for name in ("digest", "freeze", "harden", "message", "wait"):
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(f"--direct freezes nothing, knows no preview, and waits: leave out --{name}")
 
 
-def _agreed(door: Shorthold, selection: str, count: int | None) -> str:
+def _agreed(door: Shorthold, selection: str, count: int | None, *, harden: bool) -> str:
     """The digest of a preview to which somebody has typed back how many grants it is."""
-    seen = told(lambda: door.preview_cut(selection))
+    seen = told(lambda: door.preview_cut(selection, harden=harden))
     if not seen["digest"]:
         _nothing(seen)
+    _tell_soft(seen)
     if count is None:
         if not sys.stdin.isatty():
             raise click.UsageError("nobody is there to be asked: give the --digest of a preview, or the --count")
@@ -200,6 +218,22 @@ def _print(seen: dict[str, Any], *, err: bool = False) -> None:
         )
     if seen["everything"]:
         line("This is everything: a cut needs --all.")
+
+
+def _tell_soft(seen: dict[str, Any]) -> None:
+    """Whose open sessions may outlive the cut, and what to do: said aside, for the cut goes on either way."""
+    if seen["soft"] is None:
+        return
+    for one in seen["soft"]:
+        sessions = (
+            f"{one['sessions']} open sessions" if one["sessions"] is not None else "nobody knows how many sessions"
+        )
+        say(f"SOFT: {len(one['grants'])} grants at {one['path']}, {sessions}: {one['why']}.")
+        say(f"      {', '.join(one['grants'][:_NAMED])}{' …' if len(one['grants']) > _NAMED else ''}")
+    if seen["soft"]:
+        say(_SOFT)
+    else:
+        say("Hard: every role ends the open sessions of its logins, too.")
 
 
 def _opened(one: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ from typing import Never
 
 import click
 
-from controlplane.cli.asking import fail, narrowing, parameter_option
+from controlplane.cli.asking import GrantIdType, fail, narrowing, parameter_option
 from controlplane.cli.child import run
 from controlplane.cli.handing import Handing, handed
 from controlplane.cli.output import say
+from controlplane.model.errors import InvalidRequestError
 from controlplane.sdk.lending import Lending, grant, resume
 from controlplane.sdk.refusals import AnsweredError, WaitingError
 from controlplane.sdk.surroundings import for_child, runtime_directory
@@ -21,9 +22,10 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 @click.command()
 @click.argument("entitlement")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--task", required=True, help="The id of the task this is for; you choose it.")
+@click.option("--task", default=None, help="The id of the task this is for; you choose it.")
 @click.option("--parent", default=None, help="The task of yours that it is a part of.")
-@click.option("--intent", required=True, help="Which of the entitlement's intents.")
+@click.option("--intent", default=None, help="Which of the entitlement's intents.")
+@click.option("--grant", "waited", type=GrantIdType(), default=None, help="One that people have agreed to, instead.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
 @parameter_option
@@ -36,9 +38,10 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def exec(  # noqa: PLR0917 # click passes each option by name
     entitlement: str,
     command: tuple[str, ...],
-    task: str,
+    task: str | None,
     parent: str | None,
-    intent: str,
+    intent: str | None,
+    waited: str | None,
     reason: str | None,
     ttl: str | None,
     parameters: tuple[tuple[str, str], ...],
@@ -60,30 +63,41 @@ def exec(  # noqa: PLR0917 # click passes each option by name
       shorthold exec orders-read --task T-1 --intent answer-question -- psql -h db -c "TABLE sales.orders"
       shorthold exec gateway --task T-2 --intent pay --file API_KEY_FILE=gateway.api_key -- ./pay
       shorthold exec orders-read --task T-3 --intent prepare-report --env PGPASSWORD=orders.password -- ./report
+      shorthold exec orders-refund --grant gr_... -- psql -h db orders
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     handing = Handing.parse(command, files=files, fds=fds, envs=envs, scope=scope)
     values = narrowing(parameters).get("parameters")
-    asked = grant(
-        entitlement, intent=intent, task=task, parent=parent, reason=reason, ttl=ttl, parameters=values, renew=renew
-    )
+    if waited is not None:
+        if task or intent or parent or reason or ttl or values:
+            raise click.UsageError("--grant was asked for before: what it is for was said then")
+        asked = resume(waited, wait=wait, renew=renew)
+    elif task is None or intent is None:
+        raise click.UsageError(f"Missing option '--{'intent' if task else 'task'}'.")
+    else:
+        asked = grant(
+            entitlement, intent=intent, task=task, parent=parent, reason=reason, ttl=ttl, parameters=values, renew=renew
+        )
     for sign in _ENDING:
         signal.signal(sign, _end)
     try:
         try:
-            _run(asked, handing)
+            _run(asked, handing, entitlement)
         except WaitingError as waits:
             if not wait:
                 raise
             say(f"{waits.detail}.")
-            _run(resume(waits.id, wait=True, renew=renew), handing)
+            _run(resume(waits.id, wait=True, renew=renew), handing, entitlement)
     except AnsweredError as error:
         fail(error)
 
 
-def _run(lending: Lending, handing: Handing) -> None:
-    with lending as access, handed(handing, access, runtime_directory()) as ready:
-        if status := run(ready.command, for_child(**ready.environment)):
-            sys.exit(status)  # in here, so that the grant is finished as failed
+def _run(lending: Lending, handing: Handing, entitlement: str) -> None:
+    with lending as access:
+        if access.entitlement != entitlement:
+            raise InvalidRequestError(f"{access.id} is of {access.entitlement}, and not of {entitlement}")
+        with handed(handing, access, runtime_directory()) as ready:
+            if status := run(ready.command, for_child(**ready.environment)):
+                sys.exit(status)  # in here, so that the grant is finished as failed
 
 
 def _end(number: int, frame: FrameType | None) -> Never:

@@ -1,4 +1,4 @@
-"""`shorthold incident`: preview and cut; freeze, thaw, and list freezes."""
+"""`shorthold incident`: preview, cut and drill; freeze, thaw, and list freezes."""
 
 import re
 import sys
@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from controlplane.cli import cutting, reporting
 from controlplane.cli.asking import client, told
+from controlplane.cli.drill import drill
 from controlplane.cli.output import output_option, say, show
 
 PENDING, RESIDUAL = 4, 5
@@ -47,7 +48,10 @@ def incident() -> None:
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
 
 
-for command in (cutting.preview, cutting.cut, cutting.watch, cutting.cuts, reporting.report, reporting.verify):
+for command in (
+    *(cutting.preview, cutting.cut, cutting.watch, cutting.cuts, drill),
+    *(reporting.report, reporting.verify),
+):
     incident.add_command(command)
 
 

@@ -1,14 +1,6 @@
 """`shorthold serve`: the control plane itself."""
 
-from typing import TYPE_CHECKING, Final
-
 import click
-
-if TYPE_CHECKING:
-    import socket
-
-_BACKLOG: Final = 1024
-"""Connections that wait to be accepted: more than one burst of half-open ones."""
 
 
 @click.command()
@@ -37,15 +29,12 @@ def serve(host: str | None, port: int | None, worker: bool, workers: int, inheri
     import resource
     import socket
     import sys
-    from types import FrameType
 
-    import uvicorn
-    from typing_extensions import override
-
+    from controlplane.cli.listening import listen, run, shown
     from controlplane.http.app import create_app
     from controlplane.http.log import configure
     from controlplane.http.rates import rates
-    from controlplane.http.wire import Wire, allow_many_files
+    from controlplane.http.wire import allow_many_files
     from controlplane.model.errors import ConfigurationError
     from controlplane.settings import load, refuse_operator_token
     from controlplane.wiring import wire
@@ -59,7 +48,7 @@ def serve(host: str | None, port: int | None, worker: bool, workers: int, inheri
         raise ConfigurationError(
             "--workers needs PostgreSQL as store.url: SQLite has one writer, for which processes would only queue"
         )
-    listener = _listen(*address) if inherited is None else socket.socket(fileno=inherited)
+    listener = listen(*address) if inherited is None else socket.socket(fileno=inherited)
     allow_many_files()
     if workers > 1:
         from controlplane.cli.replicas import Replicas, command
@@ -75,47 +64,4 @@ def serve(host: str | None, port: int | None, worker: bool, workers: int, inheri
     plane.entitlements.all()  # what is wrong with them stands in the log before anybody asks
     limits = rates(settings.api.rate, settings.api.ending_rate)
     app = create_app(plane, worker=worker, limits=limits)
-    config = uvicorn.Config(
-        app,
-        http=Wire,
-        ws="none",
-        server_header=False,
-        backlog=_BACKLOG,
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=10,
-        lifespan="on",
-        proxy_headers=False,  # uvicorn believes everybody on loopback; http/address.py has our own settings
-    )
-
-    class Telling(uvicorn.Server):
-        @override
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-            click.echo(f"Shorthold listens on http://{shown}:{listener.getsockname()[1]}", err=True)
-
-        @override
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # A second Ctrl-C would cut off what is at hand; whoever cannot wait may kill -9, which loses nothing.
-            if not self.should_exit:
-                super().handle_exit(sig, frame)
-
-    with listener:
-        Telling(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> "socket.socket":
-    import errno
-    import socket
-
-    from controlplane.model.errors import ConfigurationError
-
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {'the port is taken' if taken else error.strerror}"
-        ) from None
+    run(app, listener, f"Shorthold listens on {shown(listener)}")

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Final
 
 import anyio
@@ -20,13 +21,14 @@ from controlplane.http.freezes import FREEZE_ID
 from controlplane.http.grants import grant_json
 from controlplane.http.threads import ENDING, in_thread
 from controlplane.incident.cuts import Left, Seen
-from controlplane.incident.preview import Previewed
+from controlplane.incident.preview import Previewed, Soft
 from controlplane.model.canonical import JsonValue
 from controlplane.model.cut import FRESH, Changed, Cut, CutId, Outcome
 from controlplane.model.entitlement import Revocability, Text
 from controlplane.model.errors import (
     ControlPlaneError,
     EverythingSelectedError,
+    InvalidRequestError,
     InvalidSelectionError,
     LostRaceError,
     NotAllowedError,
@@ -64,6 +66,7 @@ class Look(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"selection": "label.team=billing"}]})
 
     selection: str = Field(max_length=MAX_LENGTH, examples=["label.team=billing", "all"])
+    harden: bool = Field(default=False, strict=True, description="Also look whether open sessions would outlive it.")
 
 
 class Order(_Body):
@@ -126,6 +129,15 @@ class TaskCount(Answer):
     grants: int
 
 
+class SoftRole(Answer):
+    """Grants whose open sessions may outlive them, by the path that their credentials were read at."""
+
+    path: str
+    grants: list[str]
+    sessions: int | None = Field(description="How many they have open now; null where the target does not say.")
+    why: str
+
+
 class RefusedRequests(Answer):
     """Requests that the freeze would refuse: all for the entitlement, or those of which `when` is true."""
 
@@ -151,6 +163,7 @@ class Preview(Answer):
     refuses: list[RefusedRequests]
     unfreezable: list[str] = Field(description="Keys by which nothing can be frozen: cut with `freeze: false`.")
     grants: list[Grant] = Field(description="The newest thousand.")
+    soft: list[SoftRole] | None = Field(description="Of these grants; null unless `harden` was asked for.")
 
 
 class ShownCut(Answer):
@@ -220,13 +233,14 @@ class Cuts(Answer):
     cuts: list[ShownCut]
 
 
-_PREVIEWED = answers({200: Preview}, NotAllowedError, InvalidSelectionError)
+_PREVIEWED = answers({200: Preview}, NotAllowedError, InvalidSelectionError, InvalidRequestError)
 
 
 @router.post("/preview", tags=[ENDING], responses=_PREVIEWED, response_model=None)
 async def preview_cut(look: Look, request: Request, plane: Plane, who: Caller, standing: Stands) -> JSONResponse:
     """Show what a cut of a selection would end, by agent, owner and target; nothing is changed by it."""
-    return JSONResponse(_preview_json(await in_thread(request, plane.preview, who, standing, look.selection)))
+    preview = partial(plane.preview, harden=look.harden)
+    return JSONResponse(_preview_json(await in_thread(request, preview, who, standing, look.selection)))
 
 
 _ORDERED = answers(
@@ -369,7 +383,12 @@ def _preview_json(seen: Previewed) -> dict[str, JsonValue]:
         "refuses": [{"entitlement": one.entitlement, "when": one.when} for one in seen.refusals],
         "unfreezable": [*seen.unfreezable],
         "grants": [grant_json(grant) for grant in seen.sample],
+        "soft": None if seen.soft is None else [_soft_json(one) for one in seen.soft],
     }
+
+
+def _soft_json(one: Soft) -> JsonValue:
+    return {"path": one.path, "grants": [*one.grants], "sessions": one.sessions, "why": one.why}
 
 
 def seen_json(seen: Seen) -> dict[str, JsonValue]:

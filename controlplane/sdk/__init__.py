@@ -15,6 +15,8 @@ from controlplane.sdk.identity import (
     from_text,
 )
 from controlplane.sdk.lending import Lending, Task, grant, resume, task
+from controlplane.sdk.logs import LogRedactor
+from controlplane.sdk.redaction import Redactor
 from controlplane.sdk.refusals import (
     AnsweredError,
     ContextChangedError,
@@ -44,8 +46,10 @@ __all__ = [
     "FrozenError",
     "Identity",
     "Lending",
+    "LogRedactor",
     "OverBudgetError",
     "OverError",
+    "Redactor",
     "Surroundings",
     "Task",
     "ToolFailedError",

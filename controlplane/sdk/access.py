@@ -1,17 +1,15 @@
 """What an agent holds while it works: credentials by scope, which refuse once the work is over."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Never, TypeVar, cast
+from typing import Final, Never, TypeVar
 
 from controlplane.model.errors import ControlPlaneError
 from controlplane.sdk.calls import Json
 from controlplane.sdk.exchanges import Opened
+from controlplane.sdk.redaction import Redactor
 from controlplane.sdk.refusals import OverError
 
 T = TypeVar("T")
-_HIDDEN: Final = "[redacted]"
-_SHORTEST: Final = 4
-"""What is shorter would be found by chance in any text."""
 _PUBLIC: Final = frozenset(
     {
         "username",
@@ -146,10 +144,12 @@ class Access:
                 credential.forget()
 
     def redacted(self, value: T) -> T:
-        """`value` with every issued secret replaced in its texts, bytes, lists, tuples and dicts; the rest stays."""
+        """`value` with every issued secret replaced in its texts, bytes, lists, tuples and dicts; the rest stays.
+
+        Also as programs write it (escaped, quoted, base64, hex), and where it is cut up into neighbouring texts.
+        """
         self.check()
-        secrets = sorted({text for text in self._texts() if len(text) >= _SHORTEST}, key=len, reverse=True)
-        return cast("T", _without(value, secrets))
+        return Redactor(self._texts())(value)
 
     def _texts(self) -> Iterator[str]:
         for credential in self._credentials.values():
@@ -160,22 +160,3 @@ class Access:
                 yield text
                 if "\n" in text.strip():  # a key, say: its lines one by one, as an escaping or a log would cut it
                     yield from (line for line in text.splitlines() if not line.startswith("-----"))
-
-
-def _without(value: Any, secrets: list[str]) -> Any:  # noqa: ANN401 # whatever a tool gives
-    match value:
-        case str():
-            for secret in secrets:
-                value = value.replace(secret, _HIDDEN)
-            return value
-        case bytes():
-            return _without(value.decode("latin-1"), [s.encode().decode("latin-1") for s in secrets]).encode("latin-1")
-        case dict():
-            held = cast("dict[Any, Any]", value)
-            return {_without(key, secrets): _without(item, secrets) for key, item in held.items()}
-        case list():
-            return [_without(item, secrets) for item in cast("list[Any]", value)]
-        case tuple() if type(cast("object", value)) is tuple:
-            return tuple(_without(item, secrets) for item in cast("tuple[Any, ...]", value))
-        case _:
-            return value

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import ssl
 from collections.abc import Mapping
 from typing import Final
@@ -47,7 +46,7 @@ async def _exchange(
     place: str, call: Call, headers: Mapping[str, str], tls: ssl.SSLContext | None
 ) -> tuple[int, bytes]:
     url = urlsplit(place)
-    content = b"" if call.body is None else json.dumps(call.body).encode()
+    content = calls.content(call)
     speaker = h11.Connection(h11.CLIENT)
     asked = h11.Request(
         method=call.method,

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -54,6 +54,24 @@ def request(asked: Mapping[str, object], *, key: str | None = None) -> Call:
     return Call(method="POST", path="/v1/grants", holds="grant", body=body, headers=headers)
 
 
+def explain(asked: Mapping[str, object]) -> Call:
+    """`POST /v1/grants?dry_run=1`."""
+    body = {name: value for name, value in asked.items() if value is not None}
+    return Call(method="POST", path="/v1/grants?dry_run=1", holds="decision", body=body)
+
+
+def find(needs: Sequence[str], *, intent: str | None = None) -> Call:
+    """`POST /v1/needs`."""
+    body = {"needs": [*needs]} | ({} if intent is None else {"intent": intent})
+    return Call(method="POST", path="/v1/needs", holds="found", body=body)
+
+
+def grants(**only: str | None) -> Call:
+    """`GET /v1/grants`: the newest hundred of the caller's own, or of these those with this `task` or `state`."""
+    query = urlencode({name: value for name, value in only.items() if value is not None})
+    return Call(method="GET", path=f"/v1/grants{query and f'?{query}'}", holds="grants")
+
+
 def show(id: str, *, wait: str | None = None) -> Call:
     """`GET /v1/grants/{id}`."""
     return Call(method="GET", path=f"/v1/grants/{id}{waiting(wait)}", holds="grant")
@@ -89,6 +107,11 @@ def finish_task(task: str, *, outcome: str, wait: str | None = None) -> Call:
 def unwrap(token: Secret) -> Call:
     """`POST sys/wrapping/unwrap` at Vault itself. Source: OpenBao docs, api/system/wrapping-unwrap."""
     return Call(method="POST", path="/v1/sys/wrapping/unwrap", holds="data", body={}, wrapping=token)
+
+
+def content(call: Call) -> bytes:
+    """The body with which `call` is sent."""
+    return b"" if call.body is None else json.dumps(call.body).encode()
 
 
 def headers_of(call: Call, token: Secret | None, namespace: str | None) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A client of the HTTP API: every call of it, over a pool of connections; and unwrapping at Vault itself."""
 
-import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -50,8 +49,7 @@ class Shorthold:
 
     def explain(self, asked: Mapping[str, object]) -> dict[str, Any]:
         """`POST /v1/grants?dry_run=1`: what would be decided, with every reason; nothing is made."""
-        body = {name: value for name, value in asked.items() if value is not None}
-        return self._call("decision", "POST", "/v1/grants?dry_run=1", body)
+        return self._hear(calls.explain(asked))
 
     def show(self, id: str, *, wait: str | None = None) -> dict[str, Any]:
         """`GET /v1/grants/{id}`; with `wait` (`30s`) the answer comes once nobody else has to do anything first."""
@@ -90,7 +88,7 @@ class Shorthold:
 
     def list(self) -> dict[str, Any]:
         """`GET /v1/grants`: the newest hundred of the caller's own."""
-        return self._call("grants", "GET", "/v1/grants")
+        return self._hear(calls.grants())
 
     def finish(self, id: str, *, outcome: str = "completed", wait: str | None = None) -> dict[str, Any]:
         """`POST /v1/grants/{id}/finish`; with `wait` (`10s`) it waits for the receipt. Repeating it is fine."""
@@ -140,8 +138,7 @@ class Shorthold:
 
     def find(self, needs: Sequence[str], *, intent: str | None = None) -> dict[str, Any]:
         """`POST /v1/needs`: the least that the caller can ask for and have what it needs."""
-        body = {"needs": [*needs]} | ({} if intent is None else {"intent": intent})
-        return self._call("found", "POST", "/v1/needs", body)
+        return self._hear(calls.find(needs, intent=intent))
 
     def freeze(self, asked: Mapping[str, str | None]) -> dict[str, Any]:
         """`POST /v1/freezes`: `selection`, `message`, `reason` and `expires_in`; as a responder."""
@@ -156,9 +153,13 @@ class Shorthold:
         """`POST /v1/freezes/{id}/thaw`. Where it freezes everything, it ends when another responder does the same."""
         return self._call("freeze", "POST", f"/v1/freezes/{id}/thaw", {"reason": reason})
 
-    def preview_cut(self, selection: str) -> dict[str, Any]:
-        """`POST /v1/incidents/preview`: what a cut of it would end; nothing is changed."""
-        return self._call("digest", "POST", "/v1/incidents/preview", {"selection": selection})
+    def preview_cut(self, selection: str, *, harden: bool = False) -> dict[str, Any]:
+        """`POST /v1/incidents/preview`: what a cut of it would end; nothing is changed.
+
+        With `harden` also whose open sessions may outlive it, as `soft`.
+        """
+        body = {"selection": selection} | ({"harden": True} if harden else {})
+        return self._call("digest", "POST", "/v1/incidents/preview", body)
 
     def cut(self, asked: Mapping[str, str | None], *, freeze: bool = True, everything: bool = False) -> dict[str, Any]:
         """`POST /v1/incidents/cut`: `digest`, `incident`, `reason` and `message`. Repeating it is fine."""
@@ -212,7 +213,7 @@ def send(http: urllib3.PoolManager, place: str, call: Call, headers: Mapping[str
         answer = http.request(
             call.method,
             place + call.path,
-            body=None if call.body is None else json.dumps(call.body).encode(),
+            body=calls.content(call) or None,
             headers=headers,
             redirect=False,  # a redirect would carry the token elsewhere
             preload_content=False,

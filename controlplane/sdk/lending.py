@@ -93,6 +93,11 @@ def resume(
     )
 
 
+def current_task() -> str | None:
+    """The task of the `with task(…)` around, if there is one."""
+    return _TASK.get()
+
+
 def task(name: str, *, identity: Identity | None = None, at: Surroundings | None = None) -> "Task":
     """Grants inside are for the task `name`; leaving finishes whatever of it and of its parts is still open.
 

@@ -100,6 +100,15 @@ def refusal(status: int, problem: Mapping[str, Any]) -> AnsweredError:
     return _BY_CODE.get(str(problem.get("code")), AnsweredError)(status, problem)
 
 
+def worded(error: ControlPlaneError) -> str:
+    """An error as a model reads it: the stable code, what happened, every reason, and what to do."""
+    code, hint = error.code, error.hint
+    if isinstance(error, AnsweredError):
+        code, hint = error.told_code, str(error.problem.get("hint") or hint)
+    reasons = [f"{why.decision}: {why.detail} [{why.code}]" for why in error.reasons]
+    return "\n".join([f"[{code}] {error.detail}", *reasons, *([f"What to do: {hint}"] if hint else [])])
+
+
 def _reasons(problem: Mapping[str, Any]) -> Iterator[Reason]:
     for why in problem.get("reasons") or ():
         if why.get("decision") in set(Decides):  # a later version may have others

@@ -204,6 +204,29 @@ def test_a_refusal_is_told_with_its_reasons_and_the_program_never_runs(server: C
     assert (status, json.loads(out)["env"]["PGUSER"]) == (0, "u_1")
 
 
+def test_c17_what_people_have_agreed_to_is_collected_by_the_program_that_uses_it(
+    server: Canned, tmp_path: Path
+) -> None:
+    server.answers[f"GET /v1/grants/{ID}"] = (200, {"grant": told("approved")})
+    server.answers[f"POST /v1/grants/{ID}/collect"] = (201, {"grant": told("active"), "wrapping_token": "w"})
+
+    def ran(entitlement: str, *words: str) -> tuple[int, str, str]:
+        process = started(server, tmp_path, "--grant", ID, *words, "--", known(tmp_path, "psql"), ask=(entitlement,))
+        out, err = process.communicate(timeout=WITHIN)
+        return process.returncode, out, err
+
+    status, out, _ = ran("orders-read")
+    assert (status, json.loads(out)["env"]["PGUSER"]) == (0, "u_1")
+    assert finished(server) == {"outcome": "completed"}
+    assert "/v1/grants" not in [asked.path for asked in server.asked]
+    status, out, err = ran("orders-refund")
+    assert (status, out) == (1, "")
+    assert f"{ID} is of orders-read, and not of orders-refund" in err
+    assert finished(server) == {"outcome": "failed"}
+    status, _, err = ran("orders-read", "--task", "T-1")
+    assert (status, "was said then" in err) == (1, True)
+
+
 def test_a_field_that_is_not_there_ends_what_was_granted(server: Canned, tmp_path: Path) -> None:
     status, _, err = run(server, tmp_path, "--env", "P=refunds.password", "--", "true")
     assert status == 1

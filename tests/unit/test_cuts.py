@@ -16,6 +16,7 @@ from controlplane.model.entitlement import Revocability
 from controlplane.model.errors import (
     EverythingSelectedError,
     FrozenError,
+    InvalidRequestError,
     InvalidSelectionError,
     NotAllowedError,
     NotFoundError,
@@ -358,3 +359,23 @@ def test_a_cut_that_this_release_cannot_read_is_left_to_one_that_can(plane: Fake
     object.__setattr__(made, "selection", "moon=full")
     assert plane.carry_out() == 0
     assert seen(plane, ordered).progress.counts == {Outcome.WAITING: 1}
+
+
+def test_hardening_names_whose_sessions_may_outlive_them_and_needs_somebody_who_may_look(plane: FakePlane) -> None:
+    one, other = ask(plane, "T-1"), ask(plane, "T-2", entitlement="orders-other")
+    with pytest.raises(InvalidRequestError, match=r"the settings have no vault\.drift"):
+        plane.preview(plane.agent("ann"), RESPONDER, "all", harden=True)
+    assert preview(plane, "all").soft is None
+
+    def softness(path: str) -> str:
+        return "edited" if path == other.paths[0] else ""
+
+    plane.preview = replace(plane.preview, softness=softness)
+    shown = plane.preview(plane.agent("ann"), RESPONDER, "all", harden=True)
+    assert shown.soft is not None
+    (found,) = shown.soft
+    assert (found.path, found.grants, found.sessions, found.why) == (other.paths[0], [other.id], 0, "edited")
+    plane.vault.target.down = True
+    unknown = plane.preview(plane.agent("ann"), RESPONDER, "task=T-2", harden=True).soft or ()
+    assert [one.sessions for one in unknown] == [None]
+    assert plane.preview(plane.agent("ann"), RESPONDER, f"task={one.task}", harden=True).soft == []

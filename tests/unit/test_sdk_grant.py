@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_socket import enable_socket
@@ -232,6 +233,52 @@ def test_p10_a_tool_that_fails_with_a_secret_in_its_words_tells_it_without(serve
     assert last(server)[1] == {"outcome": "failed"}
 
 
+def test_c1_each_call_is_a_task_of_its_own_unless_one_is_named(server: Canned) -> None:
+    @shorthold.tool("orders-read", intent="answer-question")
+    def latest(*, access: shorthold.Access) -> str:
+        return access.task
+
+    latest()
+    latest()
+    with shorthold.task("T-1"):
+        latest()
+    asked = [cast("dict[str, str]", one.body)["task"] for one in server.asked if one.path == "/v1/grants"]
+    assert asked[2] == "T-1"
+    assert all(re.fullmatch("latest-[0-9a-f]{12}", task) for task in asked[:2])
+    assert len(set(asked)) == 3
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_framework_s_own_kind_of_error_says_code_reasons_and_what_to_do(server: Canned, colour: str) -> None:
+    class ShownError(Exception):
+        pass
+
+    @shorthold.tool("orders-read", intent="answer-question", raises=ShownError)
+    def plain(*, access: shorthold.Access) -> None:
+        raise ValueError(f"cannot log in with {access.only.password}")
+
+    @shorthold.tool("orders-read", intent="answer-question", raises=ShownError)
+    async def free(*, access: shorthold.Access) -> None:
+        raise ValueError(f"cannot log in with {access.only.password}")
+
+    def call() -> None:
+        plain() if colour == "sync" else asyncio.run(free())
+
+    with pytest.raises(ShownError, match=r"^\[tool-failed\] ValueError: cannot log in with \[redacted\]") as shown:
+        call()
+    seen: BaseException | None = shown.value
+    while seen is not None:  # nor does anything that it came of have it
+        assert PASSWORD not in str(seen)
+        seen = seen.__cause__ or seen.__context__
+    reason: JsonValue = {"decision": "eligibility", "code": "not-eligible", "detail": "nobody knows you"}
+    denial: JsonValue = {"code": "denied", "detail": "no", "reasons": [reason], "hint": "ask for less"}
+    server.answers["POST /v1/grants"] = (403, denial)
+    with pytest.raises(ShownError) as shown:
+        call()
+    said = "[denied] no\neligibility: nobody knows you [not-eligible]\nWhat to do: ask for less"
+    assert str(shown.value) == said
+
+
 def test_a_function_that_takes_no_access_is_no_tool() -> None:
     with pytest.raises(TypeError, match="takes no parameter access"):
         shorthold.tool("orders-read", intent="answer-question")(len)
@@ -286,7 +333,8 @@ def test_c3_github_actions_gives_a_token_for_our_audience(server: Canned) -> Non
         assert "canary" not in str(error.value)
 
 
-def test_c3_the_first_source_that_is_there_is_taken(tmp_path: Path) -> None:
+def test_c3_the_first_source_that_is_there_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spiffe", None)  # as where the extra is not installed
     file = tmp_path / "token"
     file.write_text("from-file")
     everything = {"SHORTHOLD_TOKEN_FILE": str(file), "SHORTHOLD_TOKEN": "given", "SHORTHOLD_TOKEN_COMMAND": "echo run"}
