@@ -34,6 +34,7 @@ from controlplane.model.orphan import Epoch, Login, Orphan, OrphanKind, Tally
 from controlplane.model.plan import Compiled, Layout, Naming, Places, VaultObject
 from controlplane.model.request import GrantRequest
 from controlplane.model.review import Review
+from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 from controlplane.model.selection import NOTHING, Note, Selection
 from controlplane.model.situation import Situation, Usage
@@ -284,6 +285,10 @@ class Transaction(TaskChanges, CutChanges, Protocol):
 
         Raises: LostRaceError: there is no such grant, or another one holds the lease.
         """
+        ...
+
+    def rotate_lease(self, lease: LeaseId, rotation: Rotation, *events: Event) -> None:
+        """Save how far the rotation is that a lease ends with. Raises: LostRaceError: there is no such lease."""
         ...
 
     def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
@@ -844,6 +849,24 @@ class GrantRoles(Protocol):
 
     def present(self) -> Mapping[GrantId, Sequence[str]]:
         """The grants of which there are roles, each with the paths at which leases of theirs would hang."""
+        ...
+
+
+class Rotator(Protocol):
+    """Replaces static secrets in Vault, by an identity that may read none of them.
+
+    Every method raises VaultUnavailableError when the outcome is unknown, VaultRefusedError on 4xx.
+    """
+
+    def rotate(self, path: str, rotation: Rotation) -> int:
+        """Replace the fields of the secret that is read at `path`, and leave its others: the version that was made.
+
+        Repeating it makes another one. Source: OpenBao docs, api/secret/kv/kv-v2, "Patch secret".
+        """
+        ...
+
+    def version(self, path: str) -> int | None:
+        """The newest version of the secret that is read at `path`, None where there is no such secret at all."""
         ...
 
 

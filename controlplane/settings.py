@@ -125,6 +125,8 @@ class VaultSettings(_Section):
     sync: VaultIdentity | None = None
     param: VaultIdentity | None = None
     """Who makes roles for single grants; only where entitlements have parameters (docs/parameters.md)."""
+    rotate: VaultIdentity | None = None
+    """Who replaces static secrets when a grant ends; only where entitlements say `rotate` (docs/engines.md)."""
     drift: VaultIdentity | None = None
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
@@ -97,6 +98,7 @@ from controlplane.vault.lookout import VaultLookout
 from controlplane.vault.policies import IDENTITIES, identity_name
 from controlplane.vault.prober import prober_name
 from controlplane.vault.roles import VaultRoles
+from controlplane.vault.rotator import VaultRotator
 from controlplane.vault.session import JwtSession
 from controlplane.vault.sight import VaultSight
 from controlplane.vault.skew import VaultSkew
@@ -163,8 +165,10 @@ class ControlPlane:
     spool: FileSpool
     vault: VaultClient
     session: JwtSession
-    param: "Param | None"
+    param: "Hand | None"
     """Who makes roles for single grants."""
+    rotate: "Hand | None"
+    """Who replaces static secrets."""
     clock: StoreClock
     skew: Skew
     """Of `clock`, from Vault's."""
@@ -200,8 +204,9 @@ class ControlPlane:
             prober.close()
         self.vault.close()
         self.session.close()
-        if self.param is not None:
-            self.param.close()
+        for hand in (self.param, self.rotate):
+            if hand is not None:
+                hand.close()
         self.store.close()
 
 
@@ -220,7 +225,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     broker = VaultClient(_server(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
-    param = None if settings.vault.param is None else Param(settings.vault, settings.vault.param, clock)
+    param, rotate = _hand(settings, "param", clock), _hand(settings, "rotate", clock)
     own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
@@ -247,6 +252,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         pause=lambda span: time.sleep(span.total_seconds()),
         engines=engines(),
         roles=own_roles,
+        rotator=None if rotate is None else VaultRotator(rotate.client),
     )
     metrics = Metrics(clock=clock, store=store, cursors=store.cursors, sinks=[*sinks], ahead=clock.ahead)
     pace = Pace(clock)
@@ -326,6 +332,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         wake=worker.wake,
         meanwhile=threads,
         roles=own_roles,
+        rotates=rotate is not None,
     )
     tells = [
         TellSink(
@@ -479,6 +486,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         vault=broker,
         session=session,
         param=param,
+        rotate=rotate,
         clock=clock,
         skew=from_vault,
         targets=targets,
@@ -490,17 +498,23 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     )
 
 
-class Param:
-    """The identity that makes roles for single grants, and can do nothing else; logged in once it is needed."""
+class Hand:
+    """An identity that does one kind of thing, and can do nothing else; logged in once it is needed."""
 
-    def __init__(self, vault: VaultSettings, identity: VaultIdentity, clock: Clock) -> None:
-        self._session = _session(vault, identity, "vault.param", clock)
+    def __init__(self, vault: VaultSettings, identity: VaultIdentity, name: str, clock: Clock) -> None:
+        self._session = _session(vault, identity, f"vault.{name}", clock)
         self.client = VaultClient(_server(vault), self._session)
 
     def close(self) -> None:
         """Close its connections."""
         self.client.close()
         self._session.close()
+
+
+def _hand(settings: Settings, name: Literal["param", "rotate"], clock: Clock) -> Hand | None:
+    """None where the settings have no such identity."""
+    identity = settings.vault.param if name == "param" else settings.vault.rotate
+    return None if identity is None else Hand(settings.vault, identity, name, clock)
 
 
 @contextmanager
@@ -624,7 +638,13 @@ def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, T
         if isinstance(prober := probers.get(target.kind), Weighs)
     }
     vault = settings.vault
-    own = {"broker": vault.broker, "sync": vault.sync, "drift": vault.drift, "param": vault.param}
+    own = {
+        "broker": vault.broker,
+        "sync": vault.sync,
+        "drift": vault.drift,
+        "param": vault.param,
+        "rotate": vault.rotate,
+    }
     files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
     files[layout.auth_mount] = settings.keys.directory / TASK_KEY
     keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}

@@ -19,7 +19,7 @@ from controlplane.sdk.access import Access, Credential
 from controlplane.sdk.driving import BlockingLine, drive
 from controlplane.sdk.exchanges import Wish
 from controlplane.sdk.refusals import AnsweredError
-from controlplane.sdk.surroundings import surroundings
+from controlplane.sdk.surroundings import kubernetes_api_version, surroundings
 
 _GIVES: Final = "get"
 _ACTIONS: Final = (_GIVES, "store", "erase", "list")
@@ -144,7 +144,7 @@ def _kubernetes(credential: Credential, expires_at: str) -> dict[str, Any]:
     )
     ends = datetime.fromisoformat(expires_at).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
-        "apiVersion": "client.authentication.k8s.io/v1",
+        "apiVersion": kubernetes_api_version("client.authentication.k8s.io/v1"),
         "kind": "ExecCredential",
         "status": {**status, "expirationTimestamp": ends},
     }

@@ -69,6 +69,8 @@ def freeze(  # noqa: PLR0917 # click passes each option by name
 
     What was granted before goes on, and can be finished. Exit status 5: frozen, but a replica hangs amid a decision.
     """
+    if selection is not None and everything:
+        raise click.UsageError("--all freezes everything: leave out either it or -l")
     wanted = cutting.selected(selection, everything=everything)
     asked = {"selection": wanted, "message": message, "reason": reason, "expires_in": expires}
     with client() as door:

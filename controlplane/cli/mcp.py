@@ -48,8 +48,8 @@ def _over_stdio(page: str | None) -> None:
     from controlplane.sdk.over_asyncio import AsyncLine
     from controlplane.sdk.surroundings import surroundings
 
-    configure()  # on stderr: the other one speaks the protocol
     surroundings()  # what is missing is told before anybody waits for an answer
+    configure()  # on stderr: the other one speaks the protocol
     Tools(asks=lambda _: AsyncLine(surroundings()).step, page=page).serve().run()
 
 

@@ -126,8 +126,8 @@ def _trust(settings: "Settings") -> "Trust":
         "responder": directory / "responder.pem",
         "drift": drift.key_file if drift else directory / "drift.pem",
     }
-    if settings.vault.param is not None:
-        files["param"] = settings.vault.param.key_file
+    wished = {"param": settings.vault.param, "rotate": settings.vault.rotate}
+    files |= {name: identity.key_file for name, identity in wished.items() if identity is not None}
     return Trust(**{f"{name}_key_pem": load_or_create(file).public_pem for name, file in files.items()})
 
 

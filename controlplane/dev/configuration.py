@@ -45,6 +45,7 @@ def write_configuration(
             "broker": _identity(layout, keys, "broker"),
             "sync": _identity(layout, keys, "sync"),
             "param": _identity(layout, keys, "param"),
+            "rotate": _identity(layout, keys, "rotate"),
             "drift": _identity(layout, keys, "drift"),
         },
         "drift": {"known": ["sys/policies/acl/shorthold-bootstrap"]},  # the embedded server's operator

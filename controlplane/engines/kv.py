@@ -8,11 +8,14 @@ from datetime import timedelta
 from typing import Annotated, ClassVar, cast
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, field_validator
+from typing_extensions import override
 
 from controlplane.model.canonical import JsonObject
-from controlplane.model.entitlement import Placing, Revocability, Scope, distinct
+from controlplane.model.duration import Duration
+from controlplane.model.entitlement import Document, Placing, Revocability, Scope, distinct
 from controlplane.model.lease import Ask, Credential, Response, Target
 from controlplane.model.plan import Naming, Places, VaultObject
+from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 from controlplane.model.wording import explained
 
@@ -28,6 +31,7 @@ _FIELD = explained(
 )
 
 
+_REREAD = timedelta(minutes=15)
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
@@ -42,6 +46,24 @@ def _path(path: str) -> str:
     return path
 
 
+class Random(Document):
+    """Random letters and digits, which nobody has seen."""
+
+    length: int = Field(ge=24, le=256, description="How many letters and digits.")
+
+
+class Rotate(Document):
+    """Replace every field of the scope when the grant ends.
+
+    Only for a secret that is checked by somebody who reads it from this very path: replacing it here then ends it.
+    """
+
+    random: Random = Field(description="By random text.")
+    reread: Duration = Field(
+        le=_REREAD, description="Whoever checks the secret reads it from this path anew, at the latest after so long."
+    )
+
+
 class KvScope(Scope):
     """Some fields of one secret."""
 
@@ -53,6 +75,17 @@ class KvScope(Scope):
     fields: tuple[Annotated[str, Field(pattern=_FIELD)], ...] = Field(
         min_length=1, max_length=32, description="The fields that are handed over; others stay in Vault."
     )
+    rotate: Rotate | None = Field(
+        default=None, description="What replaces these fields when the grant ends, where that ends the secret."
+    )
+
+    @property
+    @override
+    def rotation(self) -> Rotation | None:
+        """All its fields."""
+        if self.rotate is None:
+            return None
+        return Rotation(fields=self.fields, length=self.rotate.random.length, reread=self.rotate.reread)
 
     @field_validator("fields")
     @classmethod
@@ -114,7 +147,8 @@ class KvEngine:
     def reach(self, scope: Scope) -> Sequence[str]:
         """One sentence."""
         wanted = _own(scope)
-        return [f"may read {', '.join(sorted(wanted.fields))} of {wanted.path}, and knows it from then on"]
+        until = "knows it from then on" if wanted.rotate is None else "knows it until it is replaced"
+        return [f"may read {', '.join(sorted(wanted.fields))} of {wanted.path}, and {until}"]
 
     def _path(self, scope: Scope, naming: Naming) -> str:
         return f"{naming.layout.mounts[self.word]}/data/{_own(scope).path}"

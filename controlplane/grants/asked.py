@@ -104,5 +104,5 @@ def _scope(scope: Scope, engine: Engine) -> AskedScope:
         name=scope.name,
         engine=scope.engine,
         reach=tuple(engine.reach(scope)),
-        revocability=engine.revocability.value,
+        revocability=(scope.revocability or engine.revocability).value,
     )

@@ -25,6 +25,7 @@ from controlplane.model.errors import (
     LostRaceError,
     NotSyncedError,
     ParametersOffError,
+    RotationOffError,
     UnexpectedTokenError,
     VaultRefusedError,
     VaultUnavailableError,
@@ -71,6 +72,8 @@ class IssueGrant:
     meanwhile: Meanwhile
     roles: GrantRoles | None = None
     """None where no role may be made for a single grant."""
+    rotates: bool = False
+    """Whether somebody may replace static secrets when the grant ends."""
 
     def __call__(self, grant: Grant, compiled: Compiled, reasons: tuple[Reason, ...], who: VerifiedClaims) -> Delivered:
         """Issue what was decided.
@@ -82,9 +85,11 @@ class IssueGrant:
             LostRaceError: somebody ended the grant meanwhile; what was made is being revoked.
             FrozenError: a freeze came meanwhile; what was made is being revoked.
             ParametersOffError: it needs roles of its own, and nobody may make them here; nothing was made.
+            RotationOffError: its end would be a rotation, and nobody may do that here; nothing was made.
         """
         token: TaskToken | None = None
         try:
+            self._see_endable(granted_scopes(compiled.entitlement, grant.scopes))
             self._make_roles(own_roles(compiled, grant))
             token = self.logins.login(compiled.naming.base, self.signer.sign(self._assertion(grant)))
             facts = self.meanwhile(partial(self.logins.facts, token.accessor))
@@ -97,6 +102,10 @@ class IssueGrant:
             if overtaken and isinstance(error, VaultRefusedError):  # its token was revoked under it
                 raise LostRaceError(f"somebody ended {grant.id} while it was being issued") from None
             raise
+
+    def _see_endable(self, scopes: Sequence[Scope]) -> None:
+        if not self.rotates and any(scope.rotation for scope in scopes):
+            raise RotationOffError("this control plane replaces no secrets, and so could not end this grant")
 
     def _make_roles(self, roles: Sequence[VaultObject]) -> None:
         """Before the login: as long as a role is there, an open grant of the store's answers for it."""
@@ -158,6 +167,7 @@ class IssueGrant:
             principal=credential.principal,
             issued_at=now,
             expires_at=now + (grant.ttl if credential.lease_ttl is None else credential.lease_ttl),
+            rotation=scope.rotation,
         )
         return lease, credential
 
@@ -256,7 +266,7 @@ class IssueGrant:
         return overtaken
 
 
-_ANSWERS = (NotSyncedError, VaultRefusedError, UnexpectedTokenError, FrozenError, ParametersOffError)
+_ANSWERS = (NotSyncedError, VaultRefusedError, UnexpectedTokenError, FrozenError, ParametersOffError, RotationOffError)
 _Issued = list[tuple[Lease, Credential]]
 _ROUNDING = timedelta(seconds=2)
 

@@ -21,7 +21,8 @@ from controlplane.model.errors import (
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, Step
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, is_leased
-from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Prober, Recorder, Signer, Store
+from controlplane.model.rotation import Made, Rotation
+from controlplane.ports import Clock, Engine, GrantRoles, Leases, Logins, Prober, Recorder, Rotator, Signer, Store
 
 Item = TypeVar("Item")
 
@@ -37,6 +38,14 @@ _VAULT_RETRY = timedelta(seconds=4)
 
 class NotGoneError(Exception):
     """Something of the grant is or may be alive; the text says what, without secrets."""
+
+
+class AbidingError(NotGoneError):
+    """What could be done is done; it counts as gone at `until`, and there is nothing to try before."""
+
+    def __init__(self, detail: str, until: datetime) -> None:
+        super().__init__(detail)
+        self.until = until
 
 
 class StrandedError(NotGoneError):
@@ -63,6 +72,8 @@ class RevokeGrant:
     """What they say of ends that no prober can confirm."""
     roles: GrantRoles | None = None
     """Of single grants; None where none are made."""
+    rotator: Rotator | None = None
+    """None where no secret is replaced."""
 
     def __call__(self, grant: Grant) -> Grant:
         """The grant after one honest try. Repeating it is what it is made for.
@@ -71,6 +82,8 @@ class RevokeGrant:
         """
         try:
             receipt = self._end_everything(grant)
+        except AbidingError as error:
+            return self._later(grant, str(error), due_at=error.until)
         except NotGoneError as error:
             return self._later(grant, str(error), loud=_LOUD.get(type(error)))
         except VaultUnavailableError as error:
@@ -133,6 +146,8 @@ class RevokeGrant:
             raise NotGoneError(f"{why}, {lease.id}: it was left alone")
         # What Vault keeps no lease of ends with the task token, or not at all: its engine says which.
         method = self._until_gone(lease.id, again=again) if is_leased(lease.id) else "task token revoked"
+        if lease.rotation is not None:
+            return self._rotated(grant, lease, lease.rotation)
         prober = self.probers.get(lease.target.kind)
         if prober is None:
             return self._unasked(lease, method)
@@ -142,6 +157,29 @@ class RevokeGrant:
         if not evidence.gone:
             raise NotGoneError(f"{lease.target.name}: {evidence.detail}")
         return self._ended(lease, method, verified=True, evidence=evidence.detail)
+
+    def _rotated(self, grant: Grant, lease: Lease, rotation: Rotation) -> Ended:
+        """Replace the secret, once, and look whether it stays so until nobody goes by the old one any more."""
+        if self.rotator is None:
+            raise NotGoneError(f"{lease.principal} is not replaced: nobody may, as vault.rotate is not set")
+        name, made = lease.target.name, rotation.made
+        stands = self.rotator.version(lease.path)
+        if stands is None:
+            return self._ended(lease, "removed by its owner", verified=True, evidence=f"kv has no {name} any more")
+        # Another's new version may hold the same value, so only ours counts; one that Vault has lost is made again.
+        if made is None or stands < made.version:
+            made = Made(version=self.rotator.rotate(lease.path, rotation), at=self.clock.now())
+            told = self.record(Kind.SECRET_ROTATED, grant.id, principal=lease.principal, version=made.version)
+            with self.store.transaction() as tx:
+                tx.rotate_lease(lease.id, replace(rotation, made=made), told)
+            stands = self.rotator.version(lease.path)
+        if stands is None or stands < made.version:
+            raise NotGoneError(f"{lease.principal} was replaced, and Vault shows version {stands}")
+        seen = f"kv {name} is at version {stands}, past the one that was read"
+        if self.clock.now() < made.at + rotation.reread:
+            raise AbidingError(f"{seen}, and is not read anew yet by all who check it", made.at + rotation.reread)
+        evidence = f"{seen}; whoever checks it has read it anew"
+        return self._ended(lease, f"rotated at version {made.version}", verified=True, evidence=evidence)
 
     def _unasked(self, lease: Lease, method: str) -> Ended:
         """An end that no target can confirm: what has a clock of its own is over when that says so."""
@@ -265,10 +303,16 @@ class RevokeGrant:
         return revoked
 
     def _later(
-        self, grant: Grant, failing: str, *, loud: Kind | None = None, at_most: timedelta = _LAST_RETRY
+        self,
+        grant: Grant,
+        failing: str,
+        *,
+        loud: Kind | None = None,
+        at_most: timedelta = _LAST_RETRY,
+        due_at: datetime | None = None,
     ) -> Grant:
         attempts, now = grant.attempts + 1, self.clock.now()
-        due_at = now + _back_off(grant.id, attempts, at_most)
+        due_at = due_at or now + _back_off(grant.id, attempts, at_most)
         if grant.settles_at is not None and now < grant.settles_at:
             due_at = min(due_at, grant.settles_at)
         with self.store.transaction() as tx:

@@ -28,6 +28,7 @@ from controlplane.model.matching import equals, globs
 from controlplane.model.network import Network
 from controlplane.model.parameter import Parameter, filled, parse, placeholders
 from controlplane.model.rate import Rate
+from controlplane.model.rotation import Rotation
 from controlplane.model.window import Window
 
 _Value = TypeVar("_Value")
@@ -203,6 +204,21 @@ class Scope(Document):
         """Whether the target itself ends the credential in time, should Vault and we both be gone."""
         return False
 
+    @property
+    def verbatim(self) -> tuple[str, ...]:
+        """Statements that reach the target as they were written: only an exception lets them."""
+        return ()
+
+    @property
+    def revocability(self) -> Revocability | None:
+        """What ending it can mean, where that is not what its engine says."""
+        return None if self.rotation is None else Revocability.PROVABLE
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What is replaced when the grant ends, where that is how the credential ends."""
+        return None
+
     def doubts(self) -> Iterable[str]:
         """What it opens beyond what its words seem to say, and what to write instead: for lint."""
         return ()
@@ -359,6 +375,16 @@ class Entitlement(Document):
         if len({scope.name for scope in scopes}) < len(scopes):
             raise ValueError("every scope needs a name of its own")
         return scopes
+
+    @model_validator(mode="after")
+    def _rotated_for_one(self) -> "Entitlement":
+        alone = self.context.max_active is not None and self.context.max_active.total == 1
+        if not alone and any(scope.rotation for scope in self.scopes):
+            raise ValueError(
+                "what is rotated when a grant ends, ends for every other grant of it, too: "
+                "set context.max_active.total to 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _glass_or_approval(self) -> "Entitlement":

@@ -260,6 +260,13 @@ class ParametersOffError(ControlPlaneError):
     hint = "Whoever runs it sets vault.param and runs `shorthold vault bootstrap`."
 
 
+class RotationOffError(ControlPlaneError):
+    """A secret of the entitlement is rotated when a grant ends, and this control plane has no identity for that."""
+
+    code, status, exit_status = "rotation-off", HTTPStatus.SERVICE_UNAVAILABLE, 2
+    hint = "Whoever runs it sets vault.rotate and runs `shorthold vault bootstrap`."
+
+
 class VaultUnavailableError(ControlPlaneError):
     """Vault did not answer, is sealed, or answered 5xx: the outcome is unknown and treated as 'it happened'."""
 

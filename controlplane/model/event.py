@@ -31,6 +31,7 @@ class Kind(StrEnum):
     GRANT_RENEWED = "grant.renewed"
     GRANT_ENDED = "grant.ended"  # revoking begins
     LEASE_REVOKED = "lease.revoked"
+    SECRET_ROTATED = "secret.rotated"  # a static one was replaced; the grant's end is proved later
     LEASE_SURVIVED = "lease.survived"  # Vault let go of it, and the target has it still
     GRANT_STRANDED = "grant.stranded"  # Vault gave up: irrevocable
     GRANT_HEALED = "grant.healed"

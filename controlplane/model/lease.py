@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import NewType
 
 from controlplane.model.canonical import JsonObject
+from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 
 Accessor = NewType("Accessor", str)
@@ -48,6 +49,8 @@ class Lease:
     principal: str
     issued_at: datetime
     expires_at: datetime
+    rotation: Rotation | None = None
+    """None where it ends otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from controlplane.sdk.identity import Identity
 
 _API: Final = "http://127.0.0.1:8700"
 _OWN: Final = frozenset({"SHORTHOLD_TOKEN", "SHORTHOLD_TOKEN_FILE", "SHORTHOLD_TOKEN_COMMAND"})
+_KUBECTL: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _VAULT: Final = "http://127.0.0.1:8200"
 
 
@@ -77,6 +78,15 @@ def for_child(**more: str) -> dict[str, str]:
 def runtime_directory() -> str | None:
     """XDG_RUNTIME_DIR: a directory in memory that is only this user's, where there is one."""
     return os.environ.get("XDG_RUNTIME_DIR")
+
+
+def kubernetes_api_version(default: str) -> str:
+    """The version of the exec protocol that the kubectl which calls us speaks, out of those that are answered alike.
+
+    Source: Kubernetes docs, client authentication (v1), `KUBERNETES_EXEC_INFO`.
+    """
+    told = os.environ.get("KUBERNETES_EXEC_INFO", "")
+    return next((known for known in _KUBECTL if f'"{known}"' in told), default)
 
 
 def own(names: Mapping[str, str]) -> Identity:

@@ -17,9 +17,10 @@ from controlplane.model.event import Event, Head
 from controlplane.model.freeze import Freeze
 from controlplane.model.grant import TERMINAL, Grant, GrantId, Revision, TaskId, Why
 from controlplane.model.identity import SingleUse, WorkloadId
-from controlplane.model.lease import Lease
+from controlplane.model.lease import Lease, LeaseId
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
+from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 from controlplane.model.selection import NOTHING, Note, Selection
 from controlplane.model.situation import Usage
@@ -98,6 +99,14 @@ class Changes:
             new = [lease for lease in leases if self._is_new(grant, lease)]
             if new:
                 self._events += events
+
+    def rotate_lease(self, lease: LeaseId, rotation: Rotation, *events: Event) -> None:
+        """Save how far the rotation is that a lease ends with. Raises: LostRaceError: there is no such lease."""
+        with self._step():
+            its = update(leases).where(leases.c.id == lease).values(rotation=rows.rotation_text(rotation))
+            if self._connection.execute(its).rowcount != 1:
+                raise LostRaceError(f"there is no lease {lease}")
+            self._events += events
 
     def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
         """Save that every lease of a grant ends then."""

@@ -2,8 +2,9 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from controlplane.audit.chain import Unreadable
@@ -13,6 +14,7 @@ from controlplane.model.grant import Grant, GrantId, Revision, State, TaskId, Wh
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, Lease, LeaseId, Receipt, Target
 from controlplane.model.orphan import Orphan, OrphanKind
+from controlplane.model.rotation import Rotation
 from controlplane.model.selection import Note
 
 
@@ -133,6 +135,7 @@ def lease_row(grant: GrantId, lease: Lease) -> dict[str, Any]:
         "principal": lease.principal,
         "issued_at": lease.issued_at,
         "expires_at": lease.expires_at,
+        "rotation": rotation_text(lease.rotation),
     }
 
 
@@ -147,7 +150,16 @@ def lease(row: Row[*tuple[Any, ...]]) -> Lease:
         principal=row.principal,
         issued_at=row.issued_at,
         expires_at=row.expires_at,
+        rotation=None if row.rotation is None else _ROTATION.validate_json(row.rotation),
     )
+
+
+_ROTATION: Final = TypeAdapter(Rotation)
+
+
+def rotation_text(rotation: Rotation | None) -> str | None:
+    """A rotation as it is written down."""
+    return None if rotation is None else _ROTATION.dump_json(rotation).decode()
 
 
 def orphan_row(orphan: Orphan) -> dict[str, Any]:

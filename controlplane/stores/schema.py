@@ -259,6 +259,7 @@ leases: Final = Table(
     Column("principal", Text, nullable=False),
     Column("issued_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
+    Column("rotation", Text),  # JSON
 )
 Index("leases_by_grant", leases.c.grant_id, leases.c.number)
 Index("leases_by_path", leases.c.path)

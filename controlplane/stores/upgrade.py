@@ -10,7 +10,7 @@ from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
 from controlplane.stores.schema import audit_head
 
-LATEST: Final = "0012"
+LATEST: Final = "0013"
 """The version that this release works with; known here so that a start without an upgrade needs no alembic."""
 _LOCK: Final = 0x73686F72
 """Any number that nobody else locks in this database."""

@@ -146,11 +146,21 @@ def _revocability_below_tier(source: Source, around: Surroundings) -> Iterator[F
     risk, strongest_first = source.entitlement.risk, list(Revocability)
     weakest = around.tiers.of(risk).revocability
     for place, scope in enumerate(source.entitlement.scopes):
-        has = around.revocability[scope.engine]
+        has = scope.revocability or around.revocability[scope.engine]
         if strongest_first.index(has) > strongest_first.index(weakest):
             yield (
                 ("scopes", place, "engine"),
                 f"tier {risk} needs credentials that are {weakest}, and those of {scope.engine} are only {has}",
+            )
+
+
+def _raw_statement(source: Source, around: Surroundings) -> Iterator[Finding]:
+    del around
+    for place, scope in enumerate(source.entitlement.scopes):
+        for number, _ in enumerate(scope.verbatim):
+            yield (
+                ("scopes", place, "raw", number),
+                "nothing looks at what a raw statement opens: say it as a privilege, or let somebody answer for it",
             )
 
 
@@ -292,6 +302,7 @@ POLICY: Final[dict[str, Rule]] = {
     "heartbeat-above-tier": _heartbeat_above_tier,
     "revocability-below-tier": _revocability_below_tier,
     "clock-below-tier": _clock_below_tier,
+    "raw-statement": _raw_statement,
     "tier-undercut": _tier_undercut,
     "wide-scope": _wide_scope,
     "glob-too-wide": lambda source, _: trusted.glob_too_wide(source.entitlement),

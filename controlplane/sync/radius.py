@@ -37,7 +37,9 @@ class Radius:
 def radius(entitlement: Entitlement, engines: Mapping[str, Engine]) -> Radius:
     """What `entitlement` opens."""
     weakest = list(Revocability)
-    worst = max((engines[scope.engine].revocability for scope in entitlement.scopes), key=weakest.index)
+    worst = max(
+        (scope.revocability or engines[scope.engine].revocability for scope in entitlement.scopes), key=weakest.index
+    )
     used = [engines[scope.engine] for scope in entitlement.scopes]
     return Radius(
         entitlement=entitlement.name,

@@ -19,6 +19,7 @@ RULES: Final = {
     "over-scope.superuser": "the powers of an administrator",
     "over-scope.system": "what belongs to the target itself",
     "over-scope.wildcard": "a pattern where each thing has to be named",
+    "raw-statement": "a statement that reaches the target word for word",
     "wide-scope": "a scope that opens more than its words seem to say",
     "tier-undercut": "entitlements that alone or by twos give away what another keeps for a higher tier",
     # What its tier says.

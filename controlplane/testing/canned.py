@@ -14,7 +14,7 @@ from controlplane.model.canonical import JsonValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request as it came; `path` has its query."""
+    """One request as it came; `path` has its query, and the body of a form is a text."""
 
     method: str
     path: str
@@ -42,7 +42,8 @@ def canned() -> Generator[Canned]:
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = dict(self.headers.items())
-            body = json.loads(raw) if raw else None
+            form = "form" in (self.headers.get("Content-Type") or "")
+            body = raw.decode() if form else json.loads(raw) if raw else None
             told.asked.append(Asked(method=self.command, path=self.path, headers=headers, body=body))
             status, answer = told.answers.get(f"{self.command} {self.path.partition('?')[0]}", (404, None))
             # A text stands for a page of somebody else's, everything else goes out as JSON.

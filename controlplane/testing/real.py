@@ -98,6 +98,7 @@ class RealPlane:
                 sync=own["sync"],
                 param=own["param"],
                 drift=own["drift"],
+                rotate=own["rotate"],
             ),
         )
         self.bootstrap()

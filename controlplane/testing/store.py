@@ -22,6 +22,7 @@ from controlplane.model.identity import IssuerName, SingleUse, WorkloadId, workl
 from controlplane.model.lease import Accessor, Lease, LeaseId, Target
 from controlplane.model.orphan import Orphan, OrphanKind
 from controlplane.model.review import Review
+from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 from controlplane.model.selection import NOTHING, Note, Selectable, Selection
 from controlplane.model.situation import Usage
@@ -468,6 +469,15 @@ class FakeChanges:
             self._draft.leases.update({lease.id: (grant, lease) for lease in new})
             if new:
                 self._events += events
+
+    def rotate_lease(self, lease: LeaseId, rotation: Rotation, *events: Event) -> None:
+        """Save what has become of the rotation that a lease ends with."""
+        with self._step():
+            if lease not in self._draft.leases:
+                raise LostRaceError(f"there is no lease {lease}")
+            holder, before = self._draft.leases[lease]
+            self._draft.leases[lease] = (holder, replace(before, rotation=rotation))
+            self._events += events
 
     def move_leases(self, grant: GrantId, expires_at: datetime) -> None:
         """Save that every lease of a grant ends then."""

@@ -27,6 +27,9 @@ SESSION_TTL: Final = 3600
 CEILING: Final = 8 * 3600
 """Seconds; no task token lives longer, whatever a role says. The same as `model.entitlement.MAX_TTL`."""
 
+WISHED: Final = frozenset({"param", "rotate"})
+"""Identities that not everybody needs."""
+
 Action = Literal["create", "change", "none"]
 
 
@@ -41,6 +44,8 @@ class Trust:
     drift_key_pem: str
     param_key_pem: str | None = None
     """None where no entitlement has parameters: then nobody may make roles for single grants."""
+    rotate_key_pem: str | None = None
+    """None where no secret is rotated when a grant ends: then nobody may change one."""
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -51,7 +56,8 @@ class Trust:
             "responder": self.responder_key_pem,
             "drift": self.drift_key_pem,
         }
-        return known if self.param_key_pem is None else {**known, "param": self.param_key_pem}
+        wished = {"param": self.param_key_pem, "rotate": self.rotate_key_pem}
+        return known | {name: pem for name, pem in wished.items() if pem is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +104,12 @@ def bootstrap(client: VaultClient, layout: Layout, trust: Trust, *, apply: bool)
 
 
 def made(client: VaultClient, layout: Layout) -> Sequence[str]:
-    """The identities that there have to be: `param` only where somebody has made it."""
-    path = f"sys/policies/acl/{identity_name(layout, 'param')}"
-    return [name for name in IDENTITIES if name != "param" or client.read(path) is not None]
+    """The identities that there have to be: those of `WISHED` only where somebody has made them."""
+
+    def exists(name: str) -> bool:
+        return client.read(f"sys/policies/acl/{identity_name(layout, name)}") is not None
+
+    return [name for name in IDENTITIES if name not in WISHED or exists(name)]
 
 
 def identities(client: VaultClient, layout: Layout) -> Iterator[BootstrapItem]:

@@ -42,6 +42,10 @@ class VaultClient:
         """Write `body` at `path` (PUT); None where Vault answers with an empty body."""
         return self.adapter.request("PUT", path, json=body)
 
+    def patch(self, path: str, body: JsonObject) -> Answer | None:
+        """Change at `path` what `body` names, and leave the rest; None where Vault answers with an empty body."""
+        return self.adapter.request("PATCH", path, json=body)
+
     def delete(self, path: str) -> None:
         """Delete what is at `path`; nothing there is fine."""
         _unless_absent(self.adapter, "DELETE", path)

@@ -18,7 +18,7 @@ from controlplane.model.canonical import canonical
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.plan import MAX_PREFIX, Layout
 
-IDENTITIES: Final = ("broker", "sync", "responder", "drift", "param")
+IDENTITIES: Final = ("broker", "sync", "responder", "drift", "param", "rotate")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([a-z_]+(?::[a-z0-9-]+)?)\}")
 _PREFIX: Final = re.compile(rf"[a-z][a-z0-9]{{0,{MAX_PREFIX - 1}}}", re.ASCII)

@@ -132,7 +132,7 @@ class Transport:
         if wrap_ttl is not None:
             headers["X-Vault-Wrap-TTL"] = wrap_ttl
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = f"application/{'merge-patch+json' if method == 'PATCH' else 'json'}"
             content = json.dumps(body, separators=(",", ":")).encode()
         span = (timeout or self.server.timeout).total_seconds()
         status, raw = self._timed(method, checked_path(path), headers, content, span)

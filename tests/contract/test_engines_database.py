@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import LiteralString, cast
@@ -63,9 +63,9 @@ class Bench:
         self.issued: list[str] = []
         self.opened: list[psycopg.Connection] = []
 
-    def role(self, *privileges: str, name: str = "bench", sessions: int = 5) -> Compiled:
+    def role(self, *privileges: str, name: str = "bench", sessions: int = 5, raw: Sequence[str] = ()) -> Compiled:
         scope = {"name": "it", "engine": "database", "connection": "orders", "privileges": privileges or PRIVILEGES}
-        compiled = compiled_entitlement(LAYOUT, entitlement=name, scopes=[scope | {"sessions": sessions}])
+        compiled = compiled_entitlement(LAYOUT, entitlement=name, scopes=[scope | {"sessions": sessions, "raw": raw}])
         self.vault.write(compiled.objects[0].path, compiled.objects[0].data)
         return compiled
 
@@ -160,6 +160,21 @@ def test_a_login_may_do_what_is_written(bench: Bench, allowed: LiteralString) ->
 def test_and_nothing_else(bench: Bench, forbidden: LiteralString) -> None:
     with bench.issue(bench.role()).open() as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute(forbidden)
+
+
+def test_a_raw_grant_reaches_the_login_and_nobody_else_y16(bench: Bench) -> None:
+    bench.run("CREATE FUNCTION billing.twice(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 2 * n'")
+    bench.run("REVOKE EXECUTE ON FUNCTION billing.twice(integer) FROM PUBLIC")
+    bench.run("GRANT EXECUTE ON FUNCTION billing.twice(integer) TO shorthold_manager WITH GRANT OPTION")
+    try:
+        with_it = bench.issue(bench.role(name="raw-grant", raw=["GRANT EXECUTE ON FUNCTION billing.twice(integer)"]))
+        assert with_it.open().execute("SELECT billing.twice(21)").fetchone() == (42,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            bench.issue(bench.role()).open().execute("SELECT billing.twice(21)")
+        bench.revoke(with_it.lease)
+        assert not bench.exists(with_it.user)
+    finally:
+        bench.run("DROP FUNCTION billing.twice(integer)")
 
 
 def test_a_login_inherits_its_group_but_cannot_become_it_d08(bench: Bench) -> None:

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import product
@@ -33,6 +34,7 @@ from controlplane.model.event import Kind
 from controlplane.model.grant import INITIAL, TERMINAL, TRANSITIONS, Grant, GrantId, State, Step, TaskId, Why
 from controlplane.model.identity import IssuerName, SingleUse, WorkloadId
 from controlplane.model.lease import Accessor, Ended, LeaseId, Receipt
+from controlplane.model.rotation import Made, Rotation
 from controlplane.model.situation import Usage
 from controlplane.ports import Store
 from controlplane.stores.rows import grant_row, lease_row
@@ -533,6 +535,22 @@ def test_the_end_of_a_grant_s_leases_moves_and_nobody_elses(store: Store) -> Non
     assert store.leases(sample_grant(2).id) == [sample_lease(2)]
 
 
+def test_what_a_lease_ends_with_reads_back_and_how_far_that_is_is_saved_with_its_event(store: Store) -> None:
+    rotation = Rotation(fields=("api_key", "b"), length=40, reread=timedelta(seconds=1.5))
+    add(store, sample_grant())
+    with store.transaction() as tx:
+        tx.add_leases(sample_grant().id, [replace(sample_lease(), rotation=rotation), sample_lease(2)])
+    assert [lease.rotation for lease in store.leases(sample_grant().id)] == [rotation, None]
+    done = replace(rotation, made=Made(version=8, at=START + SECOND))
+    told = sample_event()
+    with store.transaction() as tx:
+        tx.rotate_lease(sample_lease().id, done, told)
+    assert store.leases(sample_grant().id) == [replace(sample_lease(), rotation=done), sample_lease(2)]
+    assert [link.event.id for link in store.links()][-1] == told.id
+    with pytest.raises(LostRaceError), store.transaction() as tx:
+        tx.rotate_lease(LeaseId("nobody's"), done)
+
+
 def test_a_beat_and_a_renewal_that_is_under_way_read_back_and_decide_when_a_grant_is_due(store: Store) -> None:
     grant = sample_grant(due_at=START + timedelta(minutes=1))
     add(store, grant)
@@ -925,10 +943,10 @@ def test_on_postgresql_a_store_of_every_earlier_release_is_brought_forward_with_
         command.upgrade(config, released)
         head = seal_head(AUDIT_KEY, GENESIS.seq, GENESIS.mac)
         connection.execute(insert(audit_head).values(place=1, seq=head.seq, mac=head.mac, seal=head.seal))
-        then = {column["name"] for column in inspect(connection).get_columns("grants")}
-        row = {name: value for name, value in grant_row(sample_grant()).items() if name in then}
-        connection.execute(grants.insert().values(**row))
-        connection.execute(leases.insert().values(**lease_row(sample_grant().id, sample_lease())))
+        lease = lease_row(sample_grant().id, sample_lease())
+        for table, row in ((grants, grant_row(sample_grant())), (leases, lease)):
+            then = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            connection.execute(table.insert().values({name: row[name] for name in row if name in then}))
     engine.dispose()
     with closing(open_store(url, audit_key=AUDIT_KEY)) as store:
         assert store.grant(sample_grant().id) == sample_grant()

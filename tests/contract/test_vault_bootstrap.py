@@ -95,6 +95,7 @@ class Identities:
     responder: VaultClient
     drift: VaultClient
     param: VaultClient
+    rotate: VaultClient
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ from controlplane.world import RandomIds, SystemClock
 pytestmark = pytest.mark.servers
 
 LAYOUT: Final = Layout(
-    prefix="lp", auth_mount="shorthold-lp", mounts={"database": "database-lp", "pki": "pki-lp", "ssh": "ssh-lp"}
+    prefix="lp",
+    auth_mount="shorthold-lp",
+    mounts={"database": "database-lp", "pki": "pki-lp", "ssh": "ssh-lp", "kv": "kv-lp"},
 )
 OWN: Final = "lp-orders-read-0a1b2c3d-orders"
 NAMES: Final = (
@@ -74,12 +76,17 @@ ALLOWED: Final[Mapping[str, Mapping[str, str]]] = {
         "(database-lp|pki-lp|ssh-lp)/roles/lp-p-.*": _WRITE,
         "sys/capabilities-self": "update",
     },
+    "rotate": {
+        "kv-lp/data/.*": "patch",
+        "kv-lp/metadata/.*": "read",
+        "sys/capabilities-self": "update",
+    },
     "drift": {
         "sys/policies/acl": "list",
         "sys/policies/acl/.*": "read",
         "auth/shorthold-lp/role": "list",
         "auth/shorthold-lp/role/.*": "read",
-        "auth/shorthold-lp(-(broker|sync|responder|drift|param))?/config": "read",
+        "auth/shorthold-lp(-(broker|sync|responder|drift|param|rotate))?/config": "read",
         **{f"auth/shorthold-lp-{name}/role/{name}": "read" for name in IDENTITIES},
         "(database-lp|pki-lp|ssh-lp)/roles": "list",
         "(database-lp|pki-lp|ssh-lp)/roles/lp-.*": "read",

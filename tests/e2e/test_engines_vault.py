@@ -1,6 +1,7 @@
 """Engines whose target is Vault itself: a static secret that cannot be recalled, and the use of a key that can."""
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import Server, VaultClient, part
+from controlplane.wiring import identity_client
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -63,6 +65,35 @@ def test_of_a_static_secret_only_the_named_fields_are_handed_over_and_the_receip
     assert not end.verified
     assert "whoever has read this version has it" in end.evidence
     assert "canary-api-key" not in str(revoked) + str([link.event for link in plane.plane.store.links()])
+
+
+def test_one_that_is_rotated_on_return_is_another_secret_before_its_grant_is_called_revoked(plane: RealPlane) -> None:
+    """C10, P3, P5: the named field only, once, proved by its metadata; nobody has read the new one."""
+    path = f"{plane.mount('kv')}/data/payments/rotated"
+    plane.root.write(path, {"data": {"api_key": "canary-api-key", "rest": {"a": 1}}})
+    scope = STATIC | {"path": "payments/rotated", "rotate": {"random": {"length": 40}, "reread": "1s"}}
+    alone = {"max_active": {"total": 1}}
+    plane.entitle(*BASE, {"entitlement": "gateway-once", "scopes": [scope], "context": alone, "risk": "medium"})
+    granted = plane.grant("gateway-once")
+    assert plane.unwrap(granted) == {"api_key": "canary-api-key"}
+    plane.root.write(path, {"data": {"api_key": "canary-api-key", "rest": {"a": 2}}})  # another version, the same key
+    revoked = plane.finished(granted)
+    assert revoked.receipt is not None
+    (end,) = revoked.receipt.ended
+    assert (end.verified, end.method, end.principal) == (True, "rotated at version 3", "payments/rotated@1")
+    assert "kv payments/rotated is at version 3" in end.evidence
+    data = part(part(plane.root.read(path), "data"), "data")
+    assert data["rest"] == {"a": 2}
+    assert re.fullmatch(r"[A-Za-z0-9]{40}", str(data["api_key"]))
+    written = str(revoked) + str([link.event for link in plane.plane.store.links()])
+    assert "canary-api-key" not in written
+    assert str(data["api_key"]) not in written
+    assert plane.events().count("secret.rotated") == 1
+    with identity_client(plane.settings.vault, plane.settings.vault.rotate) as rotate:  # pyright: ignore[reportArgumentType] # it is set
+        with pytest.raises(VaultRefusedError):
+            rotate.read(path)
+        with pytest.raises(VaultRefusedError):
+            rotate.write(path, {"data": {"api_key": "x"}})
 
 
 def test_a_static_secret_without_a_named_field_is_not_handed_over(plane: RealPlane) -> None:

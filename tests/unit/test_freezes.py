@@ -4,7 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from controlplane.cli.incident import incident
 from controlplane.incident.freeze import Frozen
 from controlplane.model.access import Role, Standing
 from controlplane.model.decision import Decides, Deny
@@ -297,3 +299,10 @@ def test_i04_a_replica_that_hangs_does_not_keep_a_freeze_from_being_and_is_told_
     assert not frozen(plane, "all").settled
     with pytest.raises(FrozenError):
         plane.ask()
+
+
+def test_a_freeze_of_everything_and_of_a_part_at_once_is_no_freeze() -> None:
+    asked = ["freeze", "--all", "-l", "label.team=sales", "--message", "Stop.", "--reason", "we do not know yet"]
+    run = CliRunner().invoke(incident, asked)
+    assert run.exit_code != 0
+    assert "leave out either it or -l" in run.stderr

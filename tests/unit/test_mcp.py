@@ -1,19 +1,23 @@
 """The tools of a model: what they say, what they never say, and who may call them over HTTP (C17, P07, P10, P12)."""
 
 import asyncio
+import importlib.util
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from mcp import Client
 from mcp.client.session import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 from pydantic import ValidationError
 
+from controlplane.cli.mcp import mcp
 from controlplane.dev.process import until
 from controlplane.http.app import create_app
 from controlplane.mcp.resource import resource_app
@@ -297,6 +301,20 @@ def test_tokens_for_the_tools_are_for_nothing_else_and_the_resource_is_named_saf
             McpSettings(resource=wrong)
 
 
+def test_the_command_says_what_is_missing_before_anybody_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SHORTHOLD_TOKEN", "SHORTHOLD_TOKEN_FILE", "SHORTHOLD_TOKEN_COMMAND", "SHORTHOLD_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    assert "--host and --port are for --http" in CliRunner().invoke(mcp, ["--port", "1"]).output
+    with pytest.raises(ConfigurationError, match="nothing says who you are"):
+        CliRunner().invoke(mcp, [], catch_exceptions=False)
+    with pytest.raises(ConfigurationError, match=r"mcp\.resource"):
+        CliRunner().invoke(mcp, ["--http"], catch_exceptions=False)
+    monkeypatch.setattr(importlib.util, "find_spec", not_installed)
+    with pytest.raises(ConfigurationError, match=r"shorthold\[mcp\]"):
+        CliRunner().invoke(mcp, [], catch_exceptions=False)
+
+
 def test_a_grant_that_waits_in_the_store_is_shown_by_its_state() -> None:
     plane = FakePlane(compiled_entitlement(**NEEDS_PEOPLE))
     ids: list[str] = []
@@ -308,6 +326,10 @@ def test_a_grant_that_waits_in_the_store_is_shown_by_its_state() -> None:
 
     over_http(plane, talk)
     assert plane.grant(GrantId(ids[0])).state is State.PENDING
+
+
+def not_installed(name: str) -> None:
+    assert name == "mcp"
 
 
 class Asked:

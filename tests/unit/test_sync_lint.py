@@ -255,3 +255,22 @@ def test_c15_a_target_without_a_clock_is_not_for_tier_high_unless_excepted(tmp_p
         has = {"name": "x", **yaml.safe_load(engine.example)}
         scope = engine.scope_model.model_validate(has)
         assert scope.own_clock or word in {"kv", "ldap", "rabbitmq"}, "what no clock ends is said here"
+
+
+def test_a_static_secret_above_low_risk_has_to_be_rotated_on_return_and_at_high_risk_even_that_needs_a_clock(
+    tmp_path: Path,
+) -> None:
+    around = replace(AROUND, layout=Layout(mounts={"kv": "kv"}))
+
+    def found(risk: str, *, rotate: str) -> set[str]:
+        scope = f"  - {{name: orders, engine: kv, path: payments/gateway, fields: [api_key]{rotate}}}"
+        text = SOUND.replace(SOUND.splitlines()[8], scope).replace("risk: low", f"risk: {risk}")
+        alone = "context: {max_active: {total: 1}}\n" if rotate else ""
+        approved = 'approval: {quorum: 1, from: ["group:oncall"]}\n' if risk == "high" else ""
+        return {problem.rule for problem in linted(tmp_path, text + alone + approved, around)}
+
+    rotated = ", rotate: {random: {length: 40}, reread: 30s}"
+    assert found("low", rotate="") == set()
+    assert found("medium", rotate="") == {"revocability-below-tier"}
+    assert found("medium", rotate=rotated) == set()
+    assert found("high", rotate=rotated) == {"clock-below-tier"}

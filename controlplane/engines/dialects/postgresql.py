@@ -193,6 +193,27 @@ def parse(text: str) -> Privilege:
     return privilege.parse(text, GRAMMAR)
 
 
+_RAW: Final = re.compile(r"GRANT [A-Za-z0-9_ ,.()\"]+ ON [A-Za-z0-9_ ,.()\"\[\]]+", re.ASCII)
+_NEVER: Final = re.compile(
+    r"\b(all|public|grant option|admin|superuser|createrole|createdb|replication|bypassrls|pg_\w*|information_schema)\b"
+)
+
+
+def _raw(text: str) -> str:
+    """What one GRANT says before its TO, which is ours; in characters that end nothing.
+
+    Raises: ValueError: with what to write instead.
+    """
+    said = " ".join(text.split())
+    words = said.lower().replace('"', " ").split()
+    once = all(words.count(word) == 1 for word in ("grant", "on"))
+    if not _RAW.fullmatch(said) or not once or "to" in words or said.count('"') % 2:
+        raise ValueError("write what one GRANT says before TO, as in GRANT EXECUTE ON FUNCTION billing.refund(integer)")
+    if found := _NEVER.search(" ".join(words)):
+        raise ValueError(f"no exception opens {found[0]!r}: name each right and each thing")
+    return said
+
+
 RowName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 RowValue = Annotated[str, Field(pattern=VALUE)]
 PrivilegeText = Annotated[str, AfterValidator(lambda text: str(parse(text))), WithJsonSchema(GRAMMAR.json_schema)]
@@ -213,7 +234,19 @@ class PostgresqlScope(DatabaseScope):
         json_schema_extra={"additionalProperties": False},
     )
 
+    raw: tuple[Annotated[str, Field(max_length=500), AfterValidator(_raw)], ...] = Field(
+        default=(),
+        max_length=8,
+        description="What no privilege can say, as GRANT … ON …, to nobody but this login; with a dated exception.",
+    )
+
     narrows: ClassVar[Mapping[str, Placing]] = {"rows": Placing.PART}
+
+    @property
+    @override
+    def verbatim(self) -> tuple[str, ...]:
+        """Its raw statements."""
+        return self.raw
 
     @property
     def parsed(self) -> tuple[Privilege, ...]:
@@ -256,7 +289,7 @@ class Postgresql:
         del maximum  # VALID UNTIL moves with the lease
         wanted = _own(scope)
         return Statements(
-            creation=[creation(group, wanted.parsed, sessions=wanted.sessions, rows=wanted.rows)],
+            creation=[creation(group, wanted.parsed, sessions=wanted.sessions, rows=wanted.rows, raw=wanted.raw)],
             renewal=[RENEWAL],
             revocation=[REVOCATION],
         )
@@ -271,15 +304,24 @@ class Postgresql:
         of = " and ".join(f"{name} {value}" for name, value in sorted(wanted.rows.items()))
         only = f", in rows of {of} only" if of else ""
         said = ((each, sentence(each, _VERBS, wanted.connection)) for each in wanted.parsed)
-        return [text + only if each.kind == "table" else text for each, text in said]
+        return [
+            *(text + only if each.kind == "table" else text for each, text in said),
+            *(f"{statement}, word for word, in {wanted.connection}" for statement in sorted(wanted.raw)),
+        ]
 
 
 def creation(
-    group: Group, privileges: Iterable[Privilege], *, sessions: int, rows: Mapping[str, str] | None = None
+    group: Group,
+    privileges: Iterable[Privilege],
+    *,
+    sessions: int,
+    rows: Mapping[str, str] | None = None,
+    raw: Iterable[str] = (),
 ) -> str:
     """Make the group role where it is missing or lacks something, then the login: one text, one round trip.
 
     `sessions` is how many connections the login may have at once, `rows` to which rows of its tables it is narrowed.
+    `raw` are further grants, made with the group and not looked at again.
     """
     granted = sorted(set(privileges), key=str)
     parts = {
@@ -287,7 +329,12 @@ def creation(
         "<siblings>": group.siblings,
         "<lock>": str(_LOCK),
         "<checks>": "\n        AND ".join(_checks(granted)),
-        "<grants>": "\n    ".join(f'GRANT {what} TO "{group.name}";' for what in _grants(granted)),
+        "<grants>": "\n    ".join(
+            (
+                *(f'GRANT {what} TO "{group.name}";' for what in _grants(granted)),
+                *(f'{statement} TO "{group.name}";' for statement in sorted(raw)),
+            )
+        ),
         "<sessions>": str(sessions),
     }
     text = _CREATION.replace("<rows>", _narrowed(granted, rows) if rows else "")
