@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Whose control planes may as well be several; the others do something to one process, its file, or PostgreSQL itself.
 STORIES := grants tasks approvals freezes renew break_glass context replicas
 
-.PHONY: help env demo test test-replicas siege chaos fuzz check docs bench bench-revoke bench-decide bench-plan bench-cli lock clean
+.PHONY: help env demo test test-replicas siege chaos fuzz check docs bench bench-revoke bench-decide bench-plan bench-cpu bench-preview bench-cut bench-cli lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,15 @@ bench-decide: $(READY) ## Measure verify and decide with 1, 100 and 1000 entitle
 
 bench-plan: $(READY) ## Measure a plan of 1 000 entitlements, cold, and count what it asks Vault
 	@$(BIN)/python -m benchmarks.plan
+
+bench-cpu: $(READY) ## Read from the kernel what processor time a grant and its proved end take in the control plane
+	@$(BIN)/python -m benchmarks.cpu
+
+bench-preview: $(READY) ## Measure previews by each selector in a PostgreSQL with GRANTS=1000000, OPEN=10000 of them open
+	@$(BIN)/python -m benchmarks.preview --grants $(or $(GRANTS),1000000) --open $(or $(OPEN),10000)
+
+bench-cut: $(READY) ## Measure cuts of LEASES="2000 10000" until all are gone, beside Vault's own prefix revocation
+	@$(BIN)/python -m benchmarks.cut $(foreach leases,$(or $(LEASES),2000 10000),--leases $(leases))
 
 bench-cli: $(READY) ## Measure how fast commands start, against a bare click program
 	@$(BIN)/python -m benchmarks.cli

@@ -460,6 +460,12 @@ class Cuts(Protocol):
         """What is selected at `at` of all that has not ended, counted."""
         ...
 
+    def selected_principals(
+        self, selection: Selection, at: datetime, engine: str, target: str, names: Iterable[str]
+    ) -> frozenset[str]:
+        """Those among `names` that leases of this engine have at this target, and are selected and have not ended."""
+        ...
+
     def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
         """Grants that are selected at `at` and have not ended, newest first."""
         ...
@@ -729,6 +735,10 @@ class Leases(Protocol):
 
         Raises: VaultRefusedError: the target resisted; `detail` says why, without secrets.
         """
+        ...
+
+    def ask_to_revoke(self, lease: LeaseId) -> None:
+        """Ask Vault to revoke one lease. Idempotent; it works later than it answers, and waits for no target."""
         ...
 
     def under(self, path: str) -> Sequence[LeaseId]:

@@ -17,6 +17,7 @@ from controlplane.engines import engines, own_probers, places
 from controlplane.engines.dialects import dialects
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.ask_to_end import AskToEnd
 from controlplane.grants.canary import TryRevision
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -120,6 +121,8 @@ _MEANWHILE = 48
 _AT_ONCE = 16
 """Calls to Vault that a cut without a control plane makes at once."""
 _LOOK = timedelta(seconds=2)
+_ASKING = 8
+"""Wishes of a cut that are on their way to Vault at once; more of them make nothing faster."""
 _ROUND = timedelta(seconds=30)
 """How long a round of the reconciler may take before another replica begins one."""
 
@@ -305,7 +308,12 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             wake=lambda: None,  # the next tick finds them
             issuers=frozenset(issuer.name for issuer in known(settings.issuers).values()),
         ),
-        carry_out=CarryOutCuts(clock=clock, record=record, store=store),
+        carry_out=CarryOutCuts(
+            clock=clock,
+            record=record,
+            store=store,
+            ask=AskToEnd(store=store, leases=leases, hands=lambda: pace.of(_ASKING)),
+        ),
         pace=pace,
         watch=None
         if watching is None
@@ -395,7 +403,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         rosters=rosters,
         softness=_softness(settings, clock),
     )
-    order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.wake)
+    order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.begin_cut)
     cuts = ShowCuts(store=store)
     return ControlPlane(
         identify=Identify(clock=clock, issuers=issuers, store=store, record=record),

@@ -113,13 +113,6 @@ class RevokeGrant:
             self.roles.remove(grant.id)
         return Receipt(ended=tuple(ended))
 
-    def _is_strange(self, grant: Grant, accessor: Accessor) -> bool:
-        """Whether that token is another's. Where Vault refuses to say, it is revoked rather than left alive."""
-        try:
-            return is_strange_token(grant, self.logins.facts(accessor))
-        except VaultRefusedError:
-            return False
-
     def _settle(self, grant: Grant, settles_at: datetime, *, known: Sequence[Lease], read: bool) -> list[Ended]:
         """End what issuing made and the store never learned of, until nothing more of it can appear."""
         strays, doubtful = self._strays(grant, settles_at)
@@ -134,8 +127,16 @@ class RevokeGrant:
         return ended + [self._never_seen(path) for path in grant.paths if read and path not in seen]
 
     def _accessors(self, grant: Grant) -> Sequence[Accessor]:
-        if grant.accessor is not None and not self._is_strange(grant, grant.accessor):
-            return [grant.accessor]
+        """Its tokens that may be alive."""
+        if grant.accessor is not None:
+            try:
+                facts = self.logins.facts(grant.accessor)
+            except VaultRefusedError:
+                return [grant.accessor]  # where Vault refuses to say, it is revoked rather than left alive
+            if facts is None and grant.settles_at is None:
+                return []  # somebody asked for its end before, and no token comes back
+            if not is_strange_token(grant, facts):
+                return [grant.accessor]
         # The login was sent and its answer never came, or it was another's: a token of this grant can only be found
         # by its metadata.
         return self.logins.accessors_of(grant.id) if grant.accessor or grant.settles_at is not None else []

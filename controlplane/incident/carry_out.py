@@ -1,4 +1,4 @@
-"""Carry cuts out: take in what is selected, save that it ends, riskiest first; then revoking is the worker's."""
+"""Carry cuts out: take in what is selected, save that it ends, riskiest first, and ask Vault; proof is the worker's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from controlplane.grants.ask_to_end import AskToEnd
 from controlplane.grants.finish import ending
-from controlplane.model.cut import OPEN, Cut
+from controlplane.model.cut import OPEN, Cut, Outcome
 from controlplane.model.entitlement import Risk
 from controlplane.model.errors import InvalidSelectionError
 from controlplane.model.event import Event, Kind
@@ -19,7 +20,9 @@ from controlplane.selectors import selection
 _BATCH = 100
 """Ends that one transaction saves: others write in between."""
 _RANK = {Risk.HIGH: timedelta(seconds=2), Risk.MEDIUM: timedelta(seconds=1), Risk.LOW: timedelta(0)}
-"""By how much sooner it is due than the cut was ordered: the worker takes what is due longest."""
+"""By how much sooner it is due than others: the worker takes what is due longest."""
+_TO_ASK = timedelta(milliseconds=3)
+"""About what it takes until Vault was asked for one end: proofs begin when all were, for each delays a wish."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,6 +34,7 @@ class CarryOutCuts:
     clock: Clock
     record: Recorder
     store: Store
+    ask: AskToEnd
 
     def __call__(self) -> int:
         """Bring every cut that runs one step on; how many grants begin to end by it. Several at once are fine.
@@ -49,8 +53,9 @@ class CarryOutCuts:
 
     def _carry_out(self, cut: Cut, wanted: Selection) -> int:
         self._take(cut, wanted)
+        due = self.clock.now() + _TO_ASK * self.store.progress(cut.id).of(Outcome.WAITING)
         ended = 0
-        while some := self._end_some(cut):
+        while some := self._end_some(cut, due):
             ended += some
         if ended == 0 and not self.store.progress(cut.id).of(*OPEN):
             self._close(cut, wanted)
@@ -74,20 +79,22 @@ class CarryOutCuts:
             tx.take(cut, wanted)
         return True
 
-    def _end_some(self, cut: Cut) -> int:
+    def _end_some(self, cut: Cut, due: datetime) -> int:
         with self.store.transaction() as tx:
             batch = tx.next_of_cut(cut.id, limit=_BATCH)
-            for grant, event in self._ends(cut, batch):
+            ends = self._ends(cut, batch, due)
+            for grant, event in ends:
                 tx.save(grant, event)
+        self.ask([grant for grant, _ in ends if grant.state is State.REVOKING])
         return len(batch)
 
-    def _ends(self, cut: Cut, batch: Sequence[tuple[Grant, Risk]]) -> Sequence[tuple[Grant, Event]]:
+    def _ends(self, cut: Cut, batch: Sequence[tuple[Grant, Risk]], due: datetime) -> Sequence[tuple[Grant, Event]]:
         ends: list[tuple[Grant, Event]] = []
         for grant, risk in batch:
             if (step := ending(grant, Why.CUT, at=self.clock.now())) is not None:
                 ended, kind = step
                 event = self.record(kind, grant.id, why=Why.CUT, cut=cut.id, incident=cut.incident)
-                ends.append((_due(ended, cut.ordered_at - _RANK[risk]), event))
+                ends.append((_due(ended, due - _RANK[risk]), event))
         return ends
 
 

@@ -1,7 +1,9 @@
 """Preview: what a cut of this selection would end, and what its freeze would refuse; nothing is changed by looking."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
 from controlplane.grants.known import asking
 from controlplane.model.access import Role, Standing
@@ -125,7 +127,7 @@ class PreviewSelection:
             preview=shown,
             surveyed=surveyed,
             owners={name: self._owner(name) for name in {group.entitlement for group in surveyed.groups}},
-            opened=[self._opened(leases) for leases in surveyed.leases],
+            opened=[self._opened(wanted, at, leases) for leases in surveyed.leases],
             refusals=self._refusals(wanted),
             unfreezable=wanted.beyond_requests,
             everything=is_everything(wanted, surveyed),
@@ -140,7 +142,8 @@ class PreviewSelection:
 
     def _softly(self, path: str, why: str, grants: Sequence[GrantId]) -> Soft:
         held = [lease for grant in grants for lease in self.store.leases(grant) if lease.path == path]
-        open_at = [self._sessions(target, [lease.principal for lease in held]) for target in _targets(held)]
+        theirs = frozenset(lease.principal for lease in held).intersection
+        open_at = [self._sessions(target, theirs) for target in _targets(held)]
         known = [sessions for sessions, _ in open_at if sessions is not None]
         return Soft(path=path, grants=grants, sessions=sum(known) if len(known) == len(open_at) else None, why=why)
 
@@ -159,25 +162,27 @@ class PreviewSelection:
         found = self.entitlements.get(entitlement)
         return None if found is None else found.entitlement.owner
 
-    def _opened(self, leases: LeaseGroup) -> Opened:
+    def _opened(self, wanted: Selection, at: datetime, leases: LeaseGroup) -> Opened:
         engine = self.engines.get(leases.engine)
-        sessions, unknown = self._sessions(leases.target, leases.principals)
+        theirs = partial(self.store.selected_principals, wanted, at, leases.engine, leases.target)
+        sessions, unknown = self._sessions(leases.target, theirs)
         return Opened(
             engine=leases.engine,
             target=leases.target,
-            count=len(leases.principals),
+            count=leases.count,
             revocability=None if engine is None else engine.revocability,
             sessions=sessions,
             unknown=unknown,
         )
 
-    def _sessions(self, target: str, principals: Collection[str]) -> tuple[int | None, str]:
-        """How many sessions these logins have open there; None, and why, where nobody says."""
+    def _sessions(self, target: str, theirs: Callable[[Iterable[str]], frozenset[str]]) -> tuple[int | None, str]:
+        """How many sessions the logins have open there that are `theirs`; None, and why, where nobody says."""
         roster = self.rosters.get(target)
         if roster is None:
             return None, "nobody can ask this target who is logged in"
         try:
-            return sum(one.sessions for one in roster.logins(target) if one.name in principals), ""
+            open_now = {one.name: one.sessions for one in roster.logins(target) if one.sessions}
+            return sum(open_now[name] for name in theirs(open_now)), ""
         except TargetUnavailableError as error:
             return None, error.detail
 

@@ -1,7 +1,7 @@
 """A cut: everything that a selection selects ends, as it was previewed, and it is known of each whether it is gone."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,11 +33,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseGroup:
-    """How many leases of one engine at one target; `principals` are their names there."""
+    """How many names the leases of one engine have at one target; `names` is the SHA-256 (hex) over them in order."""
 
     engine: str
     target: str
-    principals: frozenset[str]
+    count: int
+    names: str
+
+
+def lease_group(engine: str, target: str, names: Iterable[str]) -> LeaseGroup:
+    """The group of leases with these names, in order. However many there are, none is kept."""
+    count, seen = 0, hashlib.sha256()
+    for count, name in enumerate(names, 1):  # noqa: B007 # the last is how many there are
+        seen.update(canonical(name))
+    return LeaseGroup(engine=engine, target=target, count=count, names=seen.hexdigest())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +90,7 @@ def digest_of(selection: str, at: datetime, surveyed: Surveyed) -> str:
     groups: list[JsonValue] = [
         [group.issuer, group.subject, group.entitlement, group.state, group.count] for group in surveyed.groups
     ]
-    names: list[JsonValue] = [[lease.engine, lease.target, [*sorted(lease.principals)]] for lease in surveyed.leases]
+    names: list[JsonValue] = [[lease.engine, lease.target, lease.count, lease.names] for lease in surveyed.leases]
     return hashlib.sha256(canonical([selection, instant(at), groups, names])).hexdigest()
 
 

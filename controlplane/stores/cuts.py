@@ -1,8 +1,9 @@
 """Cuts in SQL: what is selected becomes an item in one statement, and what became of it stands in its grant alone."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -37,6 +38,7 @@ from controlplane.model.cut import (
     Preview,
     Progress,
     Surveyed,
+    lease_group,
 )
 from controlplane.model.entitlement import Risk
 from controlplane.model.freeze import FreezeId
@@ -44,6 +46,7 @@ from controlplane.model.grant import Grant, State
 from controlplane.model.identity import IssuerName
 from controlplane.model.selection import Selection
 from controlplane.stores import rows
+from controlplane.stores.orphans import portions
 from controlplane.stores.schema import OPEN, cut_items, cuts, grants, leases, notes, previews
 from controlplane.stores.selecting import SelectionBook, condition
 
@@ -116,7 +119,8 @@ class CutBook(SelectionBook):
         columns = (grants.c.issuer, grants.c.subject, grants.c.entitlement, grants.c.state)
         groups = select(*columns, func.count().label("count")).where(its).group_by(*columns).order_by(*columns)
         held = leases.join(grants, grants.c.id == leases.c.grant_id)
-        names = select(leases.c.engine, leases.c.target_name, leases.c.principal).select_from(held).where(its)
+        held_as = (leases.c.engine, leases.c.target_name, leases.c.principal)
+        names = select(*held_as).select_from(held).where(its).distinct().order_by(*held_as)
         what = (grants.c.subject, grants.c.task)
         doing = (
             select(*what, func.count().label("count"))
@@ -137,10 +141,22 @@ class CutBook(SelectionBook):
                 )
                 for row in self._read(groups)
             ],
-            leases=_lease_groups(self._read(names)),
+            leases=_lease_groups(self._stream(names)),
             doing=[Doing(subject=row.subject, task=row.task, grants=row[-1]) for row in self._read(doing)],
             of=every[0],
         )
+
+    def selected_principals(
+        self, selection: Selection, at: datetime, engine: str, target: str, names: Iterable[str]
+    ) -> frozenset[str]:
+        """Those among `names` that such leases have and are selected."""
+        its = and_(text(OPEN), condition(selection, at, self._reading.dialect.name))
+        there = and_(leases.c.engine == engine, leases.c.target_name == target)
+        held = select(leases.c.principal).join(grants, grants.c.id == leases.c.grant_id).where(its, there)
+        found: set[str] = set()
+        for some in portions(names):
+            found.update(row.principal for row in self._read(held.where(leases.c.principal.in_(some))))
+        return frozenset(found)
 
     def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
         """Grants that are selected at `at` and have not ended, newest first."""
@@ -207,13 +223,9 @@ def _untaken(made: Cut, selection: Selection, dialect: str) -> ColumnElement[boo
 
 
 def _lease_groups(found: Iterable[Row[*tuple[Any, ...]]]) -> Sequence[LeaseGroup]:
-    names: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for engine, target, principal in found:
-        names[engine, target].add(principal)
-    return [
-        LeaseGroup(engine=engine, target=target, principals=frozenset(some))
-        for (engine, target), some in sorted(names.items())
-    ]
+    """Of rows in the order of engine, target and name, which may be more than anybody wants to hold."""
+    groups = groupby(found, key=itemgetter(0, 1))
+    return [lease_group(engine, target, (row[2] for row in some)) for (engine, target), some in groups]
 
 
 def _preview(row: Row[*tuple[Any, ...]]) -> Preview:

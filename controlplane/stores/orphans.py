@@ -1,6 +1,6 @@
 """What the reconciler asks of the store, and the rounds that one replica does at a time. Only open grants are read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Row,
+    Select,
     and_,
     bindparam,
     case,
@@ -89,7 +90,7 @@ class OrphanBook:
     def held_tokens(self, accessors: Iterable[Accessor]) -> frozenset[Accessor]:
         """Those that are an open grant's task token."""
         found: set[Accessor] = set()
-        for some in _portions(accessors):
+        for some in portions(accessors):
             question = select(grants.c.accessor).where(text(OPEN), grants.c.accessor.in_(some))
             found.update(Accessor(row.accessor) for row in self._read(question))
         return frozenset(found)
@@ -97,7 +98,7 @@ class OrphanBook:
     def held_leases(self, ids: Iterable[LeaseId]) -> frozenset[LeaseId]:
         """Those that an open grant holds."""
         found: set[LeaseId] = set()
-        for some in _portions(ids):
+        for some in portions(ids):
             holder = and_(grants.c.id == leases.c.grant_id, text(OPEN))
             question = select(leases.c.id).join(grants, holder).where(leases.c.id.in_(some))
             found.update(LeaseId(row.id) for row in self._read(question))
@@ -157,7 +158,15 @@ class OrphanBook:
         with told(self.writer.place), self._reading.connect() as connection:
             return connection.execute(question, values).all()
 
+    def _stream(self, question: Select[*tuple[Any, ...]]) -> Generator[Row[*tuple[Any, ...]]]:
+        """Row by row: however many there are, few are held at a time."""
+        with told(self.writer.place), self._reading.connect() as connection:
+            if self._reading.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="READ COMMITTED")  # a cursor lives in a transaction
+            yield from connection.execution_options(yield_per=_MANY).execute(question)
 
-def _portions(values: Iterable[Any]) -> Iterable[list[Any]]:
+
+def portions(values: Iterable[Any]) -> Iterable[list[Any]]:
+    """The same, so many at a time as one question may have."""
     every = list(values)
     return (every[start : start + _MANY] for start in range(0, len(every), _MANY))

@@ -217,8 +217,8 @@ _resolve: Final = cast("Callable[[type, str, tuple[bool, bool]], str]", yaml.res
 
 def _scalar(event: ScalarEvent, place: Place) -> JsonValue:
     text = event.value
-    for char in text:  # escapes such as "\u202e" come to light here only
-        if _unseen(char):
+    if not text.isprintable():  # escapes such as "\u202e" come to light here only; wide spaces are no printable text
+        for char in filter(_unseen, text):
             raise RefusedError(place, "forbidden-character", _naming(char))
     if not event.implicit[0]:  # quoted, or a block
         return text

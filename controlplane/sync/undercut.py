@@ -24,21 +24,23 @@ _MOST: Final = 50
 class _Known:
     entitlement: Entitlement
     gives: frozenset[str]
-
-    @property
-    def tier(self) -> int:
-        return _TIERS.index(self.entitlement.risk)
+    tier: int
 
 
 def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]) -> Mapping[str, tuple[str, ...]]:
     """By name of the lower entitlement, what it gets around and how, in sentences."""
-    known = [_Known(entitlement=each, gives=_gives(each, engines)) for each in entitlements]
+    known = [
+        _Known(entitlement=each, gives=_gives(each, engines), tier=_TIERS.index(each.risk)) for each in entitlements
+    ]
     giving: dict[str, list[_Known]] = defaultdict(list)
     for one in known:
         for atom in one.gives:
             giving[atom].append(one)
     found: dict[str, list[str]] = defaultdict(list)
+    lowest = min((one.tier for one in known), default=0)
     for guarded in known:
+        if guarded.tier == lowest:
+            continue  # most are, and nothing is below
         lower = {
             one.entitlement.name: one
             for atom in guarded.gives

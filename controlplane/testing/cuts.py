@@ -11,10 +11,10 @@ from controlplane.model.cut import (
     CutId,
     Doing,
     Group,
-    LeaseGroup,
     Outcome,
     Preview,
     Surveyed,
+    lease_group,
     outcome,
 )
 from controlplane.model.entitlement import Risk
@@ -84,7 +84,7 @@ def survey(selected: Iterable[Grant], every: Iterable[Grant], leases: Iterable[t
             Group(issuer=issuer, subject=subject, entitlement=entitlement, state=state, count=count)
             for (issuer, subject, entitlement, state), count in sorted(groups.items())
         ],
-        leases=[LeaseGroup(engine=e, target=t, principals=frozenset(p)) for (e, t), p in sorted(names.items())],
+        leases=[lease_group(engine, target, sorted(some)) for (engine, target), some in sorted(names.items())],
         doing=[
             Doing(subject=subject, task=task, grants=count)
             for (subject, task), count in sorted(doing.items(), key=lambda one: (-one[1], one[0]))

@@ -16,6 +16,7 @@ from controlplane.audit.record import Record
 from controlplane.engines import engines, own_probers
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
+from controlplane.grants.ask_to_end import AskToEnd
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
 from controlplane.grants.epoch import Epochs
@@ -325,7 +326,8 @@ class FakePlane:
             rosters=rosters,
         )
         self.whois = WhoIs(clock=self.clock, store=store_, logins=logins, layout=LAYOUT)
-        self.carry_out = CarryOutCuts(clock=self.clock, record=record, store=store_)
+        ask = AskToEnd(store=store_, leases=leases, hands=lambda: 2)
+        self.carry_out = CarryOutCuts(clock=self.clock, record=record, store=store_, ask=ask)
         self.read_audit = ReadAudit(record=record, store=store_)
         self.revoke = RevokeGrant(
             clock=self.clock,

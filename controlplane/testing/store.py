@@ -213,6 +213,18 @@ class FakeStore(FakeTaskBook):
         now = self._seen()
         return cuts.survey(self._all(selection, at), now.grants.values(), now.leases.values())
 
+    def selected_principals(
+        self, selection: Selection, at: datetime, engine: str, target: str, names: Iterable[str]
+    ) -> frozenset[str]:
+        """Those among `names` that such leases have and are selected."""
+        now, asked = self._seen(), frozenset(names)
+        its = {grant.id for grant in self.open_selected(selection, at, limit=len(now.grants))}
+        return asked & {
+            lease.principal
+            for id, lease in now.leases.values()
+            if id in its and (lease.engine, lease.target.name) == (engine, target)
+        }
+
     def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
         """Grants that are selected at `at` and have not ended, newest first."""
         return [grant for grant in self._all(selection, at) if grant.state not in TERMINAL][:limit]

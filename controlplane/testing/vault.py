@@ -281,6 +281,11 @@ class FakeLeases:
             if not state.end_lease(lease):
                 raise VaultRefusedError(f"failed to revoke {lease}: the target does not answer")
 
+    def ask_to_revoke(self, lease: LeaseId) -> None:
+        """Revoke one lease; with the target down it stays behind."""
+        with self._state as state:
+            state.end_lease(lease)
+
     def under(self, path: str) -> Sequence[LeaseId]:
         """Every lease of credentials read at `path`."""
         with self._state as state:

@@ -33,8 +33,10 @@ class Index:
 
     def saw(self, header: str | None) -> None:
         """An answer came with this; what is not understood, or is older, changes nothing."""
-        point = _point(header) if header else None
-        if header is None or point is None:
+        if header is None or header == self._header:
+            return  # as after most reads
+        point = _point(header)
+        if point is None:
             return
         with self._lock:
             # Another cluster begins to count anew; answers of one arrive out of order.

@@ -82,6 +82,10 @@ class VaultLeases:
         """Revoke one lease and wait for the target; hvac knows no `sync`, without which Vault only promises."""
         self._patient.put("sys/leases/revoke", json={"lease_id": lease, "sync": True})
 
+    def ask_to_revoke(self, lease: LeaseId) -> None:
+        """Ask for the end of one lease; it works later than it answers."""
+        self._broker.adapter.put("sys/leases/revoke", json={"lease_id": lease, "sync": False})
+
     def under(self, path: str) -> Sequence[LeaseId]:
         """Every lease that hangs from credentials read at `path`; none where the engine there keeps none."""
         if self._folders is not None and not any(path.startswith(f"{folder}/") for folder in self._folders):

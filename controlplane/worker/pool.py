@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Scheduler(Protocol):
-    def add_job(self, func: Callable[[], None], trigger: str, *, seconds: float) -> object: ...
+    def add_job(self, func: Callable[[], None], trigger: str | None = None, *, seconds: float = ...) -> object: ...
     def start(self) -> None: ...
     def shutdown(self, *, wait: bool) -> None: ...
 
@@ -99,6 +99,10 @@ class Worker:
     def wake(self) -> None:
         """Look at once for what is due for the first time; what has resisted waits for a tick. Never blocks."""
         self._first.wake()
+
+    def begin_cut(self) -> None:
+        """Carry out at once what was ordered just now, and not with the next tick. Never blocks."""
+        self._scheduler.add_job(self._carry_out)
 
     def stop(self) -> None:
         """Finish what is at hand and stop; what remains is in the store."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane.model.cut import RESISTS, Cut, CutId, Outcome, Preview, digest_of
+from controlplane.model.cut import RESISTS, Cut, CutId, Outcome, Preview, digest_of, lease_group
 from controlplane.model.entitlement import Risk
 from controlplane.model.errors import IllegalTransitionError, LostRaceError
 from controlplane.model.event import Kind
@@ -94,9 +94,12 @@ def test_a_survey_counts_exactly_what_is_selected_and_has_not_ended(store: Store
         ("b", State.PENDING, 1),
         (one.subject, State.ISSUING, 1),
     ]
-    assert [(held.engine, held.target, sorted(held.principals)) for held in seen.leases] == [
-        ("database", "orders", ["v-sh-1", "v-sh-2"])
-    ]
+    assert seen.leases == [lease_group("database", "orders", ["v-sh-1", "v-sh-2"])]
+    asked = ["v-sh-1", "v-sh-3", *(f"v-no-{number}" for number in range(600))]
+    assert store.selected_principals(T1, NOW, "database", "orders", asked) == {"v-sh-1"}
+    assert store.selected_principals(T1, NOW, "database", "other", asked) == frozenset()
+    assert store.selected_principals(T1, NOW, "database", "orders", []) == frozenset()
+    assert store.selected_principals(selection("task=T-2"), NOW, "database", "orders", asked) == frozenset()
     assert [(one.task, one.grants) for one in seen.doing] == [("T-1", 1)]
     assert (seen.count, seen.of) == (2, 3)
     assert [grant.id for grant in store.open_selected(T1, NOW, limit=10)] == [two.id, one.id]

@@ -391,6 +391,14 @@ def test_revoking_a_lease_waits_for_the_target_and_can_be_repeated(world: World)
     assert world.logins.facts(token.accessor) is not None, "the token lives on"
 
 
+def test_asking_for_the_end_of_a_lease_ends_it_a_little_later_and_can_be_repeated(world: World) -> None:
+    _, response, username = world.issue()
+    world.leases.ask_to_revoke(response.lease)
+    assert until(lambda: world.leases.facts(response.lease) is None, 60)
+    assert not world.alive(username)
+    world.leases.ask_to_revoke(response.lease)
+
+
 def test_revoking_a_lease_that_never_was_is_fine(world: World) -> None:
     world.leases.revoke(LeaseId(f"{world.ask.path}/never0000000000000000000"))
 

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from controlplane.grants.ask_to_end import AskToEnd
 from controlplane.incident.cut import Ordered
 from controlplane.incident.cuts import Seen
 from controlplane.incident.preview import Previewed
 from controlplane.model.access import Role, Standing
-from controlplane.model.cut import FRESH, CutId, Outcome
+from controlplane.model.cut import FRESH, CutId, Outcome, outcome
 from controlplane.model.entitlement import Revocability
 from controlplane.model.errors import (
     EverythingSelectedError,
@@ -25,6 +26,8 @@ from controlplane.model.errors import (
 )
 from controlplane.model.event import Kind
 from controlplane.model.grant import Grant, State, TaskId, Why
+from controlplane.model.lease import LeaseId
+from controlplane.ports import Leases
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
 
@@ -63,6 +66,10 @@ def rest(plane: FakePlane) -> None:
     """Let the worker finish, and look once more."""
     plane.wait(REST)
     plane.work()
+
+
+def now(plane: FakePlane, grant: Grant) -> Grant:
+    return plane.store.grant(grant.id) or grant
 
 
 def seen(plane: FakePlane, ordered: Ordered) -> Seen:
@@ -234,6 +241,48 @@ def test_c20_the_riskiest_is_due_first(plane: FakePlane) -> None:
     assert due[0] is not None
     assert due[1] is not None
     assert due[0] < due[1]
+
+
+def test_i01_vault_is_asked_for_every_end_of_a_cut_before_any_is_proved(plane: FakePlane) -> None:
+    grants = [ask(plane, f"T-{number}") for number in range(5)]
+    assert len(plane.vault.target.users) == 5
+    cut(plane, "label.team=a")
+    assert plane.carry_out() == 5
+    assert not plane.vault.target.users, "nobody has looked yet, and all of them are gone"
+    assert {now(plane, grant).state for grant in grants} == {State.REVOKING}
+    rest(plane)
+    assert {outcome(now(plane, grant)) for grant in grants} == {Outcome.VERIFIED}
+
+
+def test_r24_a_lease_that_somebody_wrote_into_a_grant_of_a_cut_is_left_alone(plane: FakePlane) -> None:
+    victim, mine = ask(plane, "T-1", entitlement="orders-other"), ask(plane, "T-2")
+    (lease,) = plane.store.leases(victim.id)
+    with plane.store.transaction() as tx:
+        tx.add_leases(mine.id, [replace(lease, id=LeaseId(f"{lease.id}x"))])
+    asked: list[LeaseId] = []
+    leases = _Asked(asked)
+    AskToEnd(store=plane.store, leases=cast("Leases", leases), hands=lambda: 1)([now(plane, mine)])
+    assert asked == [its.id for its in plane.store.leases(mine.id) if its.path in mine.paths]
+
+
+def test_i02_without_an_answer_of_vault_nothing_more_is_asked_and_the_worker_goes_on(plane: FakePlane) -> None:
+    grants = [ask(plane, f"T-{number}") for number in range(3)]
+    plane.vault.faults.sealed = True
+    cut(plane, "label.team=a")
+    assert plane.carry_out() == 3
+    plane.vault.faults.sealed = False
+    plane.wait(timedelta(minutes=1))
+    assert {outcome(now(plane, grant)) for grant in grants} == {Outcome.VERIFIED}
+
+
+class _Asked:
+    """Keeps what it is asked for."""
+
+    def __init__(self, asked: list[LeaseId]) -> None:
+        self._asked = asked
+
+    def ask_to_revoke(self, lease: LeaseId) -> None:
+        self._asked.append(lease)
 
 
 def test_i08_what_resists_is_residual_and_keeps_nothing_else_from_being_verified(plane: FakePlane) -> None:
