@@ -15,7 +15,7 @@ from controlplane.keys.files import SigningKey, load
 from controlplane.model.plan import Compiled
 from controlplane.vault.session import JwtSession
 from controlplane.vault.transport import Server
-from controlplane.wiring import TASK_KEY
+from controlplane.wiring.identities import TASK_KEY
 from controlplane.world import RandomIds, SystemClock
 
 _LIFETIME: Final = int(ASSERTION_LIFETIME / timedelta(seconds=1))

@@ -26,7 +26,7 @@ def cut_directly(
     from controlplane.incident.direct import selection_of_tokens
     from controlplane.model.errors import ConfigurationError
     from controlplane.settings import load_vault, server_token
-    from controlplane.wiring import direct_cut
+    from controlplane.wiring.errands import direct_cut
 
     wanted, vault, token = selection_of_tokens(selection), load_vault(), server_token()
     if token is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from controlplane.grants.restore import Difference
     from controlplane.model.canonical import JsonValue
     from controlplane.settings import Settings
-    from controlplane.wiring import ControlPlane
+    from controlplane.wiring.plane import ControlPlane
 
 _COLORS = ("green", "yellow", "red")
 
@@ -121,7 +121,7 @@ def _told(found: "Difference") -> "list[JsonValue]":
 def _plane() -> "Generator[tuple[Settings, ControlPlane]]":
     from controlplane.http.log import configure
     from controlplane.settings import load
-    from controlplane.wiring import wire
+    from controlplane.wiring.plane import wire
 
     configure()
     settings = load()

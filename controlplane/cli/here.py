@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from controlplane.settings import Settings
     from controlplane.sync.apply import Canary, Drain
     from controlplane.sync.ours import Origin
-    from controlplane.wiring import ControlPlane
+    from controlplane.wiring.plane import ControlPlane
 
 _GIT_PATIENCE: Final = 5  # seconds
 
@@ -41,7 +41,7 @@ def applying(plan: "Plan", directory: Path, *, canary: bool | None, cutting: str
     Raises: ConfigurationError: a canary or a cut is demanded, and there is no control plane here that could do it.
     """
     from controlplane.settings import load
-    from controlplane.wiring import wire
+    from controlplane.wiring.plane import wire
 
     settings = load()
     if plan.empty and not (cutting and plan.drains):
@@ -74,7 +74,7 @@ def applying(plan: "Plan", directory: Path, *, canary: bool | None, cutting: str
 def _missing(settings: "Settings") -> str:
     """What a control plane would need that is not here; "" where nothing is missing."""
     from controlplane.stores.made import is_made
-    from controlplane.wiring import TASK_KEY
+    from controlplane.wiring.identities import TASK_KEY
 
     if settings.vault.broker is None or not settings.vault.broker.key_file.exists():
         return "vault.broker or its key is not here"

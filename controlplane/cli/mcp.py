@@ -63,7 +63,7 @@ def _over_http(settings: "Settings", host: str, port: int) -> None:
     from controlplane.http.wire import allow_many_files
     from controlplane.mcp.resource import resource_app
     from controlplane.settings import refuse_operator_token
-    from controlplane.wiring import wire
+    from controlplane.wiring.plane import wire
 
     refuse_operator_token()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # tokens pass through this memory: it is never dumped

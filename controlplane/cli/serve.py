@@ -37,7 +37,7 @@ def serve(host: str | None, port: int | None, worker: bool, workers: int, inheri
     from controlplane.http.wire import allow_many_files
     from controlplane.model.errors import ConfigurationError
     from controlplane.settings import load, refuse_operator_token
-    from controlplane.wiring import wire
+    from controlplane.wiring.plane import wire
 
     refuse_operator_token()
     settings = load()

@@ -223,7 +223,7 @@ def drift(directory: Path | None, output: str) -> None:
     VAULT_TOKEN, else as the identity `vault.drift`, which may only read, else as `vault.sync`, which sees less.
     """
     from controlplane.settings import load
-    from controlplane.wiring import drift_finder
+    from controlplane.wiring.errands import drift_finder
 
     with _detailed(asked=True):
         found, _ = _review(directory)
@@ -360,7 +360,7 @@ def _meant(plan: "Plan", found: "Review", directory: Path | None, *, prune: bool
 
 def _vault() -> "Roles":
     from controlplane.settings import load
-    from controlplane.wiring import sync_roles
+    from controlplane.wiring.errands import sync_roles
 
     return sync_roles(load().vault)
 
@@ -410,7 +410,7 @@ def _facts(found: "Review") -> "ServerFacts | None":
     """What the server is, None where it does not say: a plan that could be made stands without."""
     from controlplane.model.errors import ControlPlaneError
     from controlplane.settings import load
-    from controlplane.wiring import server_facts
+    from controlplane.wiring.errands import server_facts
 
     used = {scope.engine for item in found.compiled for scope in item.entitlement.scopes}
     try:

@@ -72,7 +72,7 @@ def token(key_file: Path | None) -> None:
       export BAO_TOKEN="$(shorthold vault token --key-file responder.pem)"
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     from controlplane.settings import load, load_vault
-    from controlplane.wiring import responder_token
+    from controlplane.wiring.errands import responder_token
 
     key_file = key_file or load().keys.directory / "responder.pem"
     click.echo(responder_token(load_vault(), key_file).reveal())

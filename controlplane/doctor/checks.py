@@ -22,7 +22,9 @@ from controlplane.vault.capabilities import look
 from controlplane.vault.census import epoch_path
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.grant_roles import VaultGrantRoles
-from controlplane.wiring import ControlPlane, identity_client, sync_roles
+from controlplane.wiring.errands import sync_roles
+from controlplane.wiring.identities import identity_client
+from controlplane.wiring.plane import ControlPlane
 
 _SKEW: Final = timedelta(seconds=5)
 _LATE: Final = timedelta(minutes=1)

@@ -29,7 +29,7 @@ from controlplane.http.envelope import Envelope
 from controlplane.http.intake import Intake
 from controlplane.http.rates import Rates, rates
 from controlplane.http.waiting import Waiters
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 from controlplane.world import RandomIds
 
 

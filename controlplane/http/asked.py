@@ -6,7 +6,7 @@ from controlplane.model.approval import Asked, Denial, GivenApproval
 from controlplane.model.canonical import JsonValue
 from controlplane.model.duration import format_duration
 from controlplane.model.grant import Grant
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 
 def asked_json(asked: Asked) -> dict[str, JsonValue]:

@@ -13,7 +13,7 @@ from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.identity import VerifiedClaims
 from controlplane.model.network import Address
 from controlplane.model.secret import Secret
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 
 async def _plane(request: Request) -> ControlPlane:

@@ -41,7 +41,7 @@ from controlplane.model.identity import VerifiedClaims
 from controlplane.model.lease import Lease
 from controlplane.model.parameter import VALUE
 from controlplane.model.request import GrantRequest
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 router = APIRouter(prefix="/v1/grants", tags=["grants"])
 

@@ -14,7 +14,7 @@ from controlplane.http.answers import Alive, Keys, Ready
 from controlplane.http.caller import Plane
 from controlplane.http.description import answers
 from controlplane.model.canonical import JsonValue
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -30,7 +30,7 @@ from controlplane.model.errors import NotAuthenticatedError
 from controlplane.model.secret import Secret
 from controlplane.sdk import calls
 from controlplane.sdk.calls import Call, Json
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 _SENT_ON: Final = frozenset({b"authorization", b"x-forwarded-for"})
 """Who calls, and from where: the API reads both by its own rules."""

@@ -32,7 +32,8 @@ from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import Server, VaultClient, part
 from controlplane.vault.policies import IDENTITIES
 from controlplane.vault.roles import VaultRoles
-from controlplane.wiring import TASK_KEY, ControlPlane, identity_client, wire
+from controlplane.wiring.identities import TASK_KEY, identity_client
+from controlplane.wiring.plane import ControlPlane, wire
 from controlplane.world import RandomIds, SystemClock
 
 AGENT: Final = "repo:acme/agent:ref:refs/heads/main"

@@ -16,7 +16,7 @@ from controlplane.dev.story import AGENT
 from controlplane.model.secret import Secret
 from controlplane.settings import VaultSettings
 from controlplane.testing.served import ServedPlane, Witness
-from controlplane.wiring import responder_token
+from controlplane.wiring.errands import responder_token
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 

@@ -27,7 +27,9 @@ from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import VaultClient, part
 from controlplane.vault.roles import VaultRoles
-from controlplane.wiring import drift_finder, identity_client, wire
+from controlplane.wiring.errands import drift_finder
+from controlplane.wiring.identities import identity_client
+from controlplane.wiring.plane import wire
 from controlplane.world import RandomIds
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]

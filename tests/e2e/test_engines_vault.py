@@ -12,7 +12,7 @@ from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import Server, VaultClient, part
-from controlplane.wiring import identity_client
+from controlplane.wiring.identities import identity_client
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 

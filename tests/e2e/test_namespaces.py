@@ -18,7 +18,7 @@ from controlplane.model.grant import State, Why
 from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import Server, TokenSource, VaultClient, part
-from controlplane.wiring import server_facts
+from controlplane.wiring.errands import server_facts
 from controlplane.world import SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]

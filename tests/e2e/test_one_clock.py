@@ -18,7 +18,7 @@ from controlplane.model.errors import ClockOffError
 from controlplane.model.grant import TaskId, Why
 from controlplane.model.request import GrantRequest
 from controlplane.testing.real import RealPlane
-from controlplane.wiring import ControlPlane, wire
+from controlplane.wiring.plane import ControlPlane, wire
 from controlplane.world import SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]

@@ -12,7 +12,8 @@ from controlplane.model.errors import VaultRefusedError
 from controlplane.model.grant import GrantId, State, TaskId, Why
 from controlplane.model.request import GrantRequest
 from controlplane.testing.real import RealPlane
-from controlplane.wiring import TASK_KEY, ControlPlane, wire
+from controlplane.wiring.identities import TASK_KEY
+from controlplane.wiring.plane import ControlPlane, wire
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 

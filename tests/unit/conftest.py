@@ -10,7 +10,7 @@ from pytest_socket import disable_socket, enable_socket
 
 from controlplane.http.app import create_app
 from controlplane.testing.plane import FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 
 @pytest.fixture(autouse=True)

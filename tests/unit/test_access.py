@@ -11,7 +11,7 @@ from controlplane.model.errors import ConfigurationError
 from controlplane.model.identity import IssuerName
 from controlplane.settings import AccessSettings, Settings, VaultIdentity, VaultSettings
 from controlplane.testing.plane import FakePlane
-from controlplane.wiring import wire
+from controlplane.wiring.plane import wire
 
 DEV = IssuerName("dev")
 

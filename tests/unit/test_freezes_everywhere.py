@@ -19,7 +19,7 @@ from controlplane.model.grant import Grant, GrantId, State, TaskId
 from controlplane.model.identity import VerifiedClaims
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 Http = Callable[..., httpx.Response]
 

@@ -17,7 +17,7 @@ from controlplane.model.freeze import FreezeId
 from controlplane.model.grant import GrantId, State
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 Http = Callable[..., httpx.Response]
 

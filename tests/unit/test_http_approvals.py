@@ -12,7 +12,7 @@ from controlplane.http.app import create_app
 from controlplane.model.grant import GrantId, State, TaskId
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 Http = Callable[..., httpx.Response]
 WISH = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question", "reason": "order 7 is wrong"}

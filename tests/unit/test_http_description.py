@@ -10,7 +10,7 @@ from controlplane.http.description import answers
 from controlplane.model.errors import DeniedError, OverBudgetError, VaultUnavailableError
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 FORMATS = {"/metrics": "text/plain", "/v1/incidents/{id}/events": "text/event-stream"}
 OPEN = {"/healthz", "/readyz", "/.well-known/jwks.json", "/metrics"}

@@ -17,7 +17,7 @@ from controlplane.model.identity import WorkloadId
 from controlplane.model.rate import parse_rate
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 ME, YOU = WorkloadId("wl_me"), WorkloadId("wl_you")
 

@@ -20,7 +20,7 @@ from controlplane.model.access import Role
 from controlplane.model.rate import parse_rate
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 """For each route and identity; `make fuzz` wants more."""

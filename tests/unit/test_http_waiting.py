@@ -15,7 +15,7 @@ from controlplane.model.grant import Grant, GrantId, Why
 from controlplane.model.identity import WorkloadId
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 AT_ONCE = 500
 

@@ -31,7 +31,7 @@ from controlplane.sdk.refusals import UnreachableError
 from controlplane.settings import McpSettings, load
 from controlplane.testing.entitlements import compiled_entitlement
 from controlplane.testing.plane import AGENT, FakePlane
-from controlplane.wiring import ControlPlane
+from controlplane.wiring.plane import ControlPlane
 
 RESOURCE = "http://door.example/mcp"
 CANARY = "canary-2f7a"

@@ -20,7 +20,7 @@ from controlplane.sync.problem import Problem, Severity
 from controlplane.sync.review import review
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
-from controlplane.wiring import wire
+from controlplane.wiring.plane import wire
 
 ISSUERS: list[dict[str, Any]] = [
     {"name": "dev", "url": "https://idp.example"},

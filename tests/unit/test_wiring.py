@@ -8,7 +8,8 @@ from controlplane.issuers.oidc import OidcOptions
 from controlplane.keys.files import load_or_create
 from controlplane.model.errors import ConfigurationError, StoreUnavailableError
 from controlplane.settings import KeysSettings, Settings, StoreSettings, VaultIdentity, VaultSettings
-from controlplane.wiring import sync_roles, wire
+from controlplane.wiring.errands import sync_roles
+from controlplane.wiring.plane import wire
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
-"""The composition root: settings in, a control plane out. Nobody else knows an adapter."""
+"""One control plane: every verb with the adapters that it needs."""
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
-from typing import Literal
 
 from controlplane.audit.outbox import TellSink
 from controlplane.audit.read import ReadAudit
 from controlplane.audit.record import Record
-from controlplane.engines import engines, own_probers, places
-from controlplane.engines.dialects import dialects
+from controlplane.engines import engines, places
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
 from controlplane.grants.ask_to_end import AskToEnd
@@ -49,7 +45,6 @@ from controlplane.incident.ask import AskAgain
 from controlplane.incident.carry_out import CarryOutCuts
 from controlplane.incident.cut import OrderCut
 from controlplane.incident.cuts import ShowCuts
-from controlplane.incident.direct import CutDirect
 from controlplane.incident.drain import DrainRevision
 from controlplane.incident.freeze import FreezeSelection
 from controlplane.incident.freezes import ListFreezes
@@ -65,61 +60,46 @@ from controlplane.issuers.trust.known import known
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys import audit as audit_key
 from controlplane.keys import private_file
-from controlplane.keys.files import load, load_or_create
+from controlplane.keys.files import load_or_create
 from controlplane.keys.receipts import receipt_keys
 from controlplane.metrics import Metrics
 from controlplane.model.access import AccessRule
-from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import (
     ConfigurationError,
     ControlPlaneError,
-    TargetUnavailableError,
     VaultUnavailableError,
 )
-from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.policies.cedar import CedarPolicy
-from controlplane.ports import Clock, Entitlements, Prober, Roles, Skew
-from controlplane.probers import Names, TargetProber, Unconfigured, Weighs, prober_of
-from controlplane.probers.lines.line import ProberLogin
-from controlplane.probers.pki import PkiProber
-from controlplane.probers.token import TokenProber
-from controlplane.settings import Settings, VaultIdentity, VaultSettings, server_token
+from controlplane.ports import Clock, Entitlements, Skew
+from controlplane.probers import Names, TargetProber
+from controlplane.settings import Settings
 from controlplane.sinks import kinds as sink_kinds
 from controlplane.stores.clock import StoreClock
 from controlplane.stores.made import is_made
 from controlplane.stores.spool import FileSpool
 from controlplane.stores.sql import SqlStore, open_store
 from controlplane.sync.catalog import Catalog
-from controlplane.sync.drift import Expected, FindDrift
 from controlplane.sync.strict import FreezeDrifted
 from controlplane.sync.watch import WatchDrift
-from controlplane.vault.capabilities import ServerFacts, look
 from controlplane.vault.census import VaultCensus
-from controlplane.vault.client import VaultClient, part
+from controlplane.vault.client import VaultClient
 from controlplane.vault.grant_roles import VaultGrantRoles
 from controlplane.vault.leases import VaultLeases
 from controlplane.vault.logins import VaultLogins
-from controlplane.vault.lookout import VaultLookout
-from controlplane.vault.policies import IDENTITIES, identity_name
-from controlplane.vault.prober import prober_name
-from controlplane.vault.roles import VaultRoles
 from controlplane.vault.rotator import VaultRotator
 from controlplane.vault.session import JwtSession
-from controlplane.vault.sight import VaultSight
 from controlplane.vault.skew import VaultSkew
-from controlplane.vault.softness import VaultSoftness
-from controlplane.vault.transport import Server, TokenSource
+from controlplane.wiring.errands import drift_reader, finder_of, softness_of
+from controlplane.wiring.identities import TASK_KEY, Hand, hand_of, server_of, session_of
+from controlplane.wiring.targets import probers_of, targets_of
 from controlplane.worker.outbox import Outbox
 from controlplane.worker.pace import Pace
 from controlplane.worker.pool import Worker
 from controlplane.world import RandomIds, SystemClock, Threads
 
-TASK_KEY = "task.pem"
 _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
-_AT_ONCE = 16
-"""Calls to Vault that a cut without a control plane makes at once."""
 _LOOK = timedelta(seconds=2)
 _ASKING = 8
 """Wishes of a cut that are on their way to Vault at once; more of them make nothing faster."""
@@ -229,11 +209,11 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     clock = StoreClock(machine or SystemClock(), threads)
     record = Record(clock=clock, ids=ids)
     layout = settings.vault.layout
-    session = _session(settings.vault, settings.vault.broker, "vault.broker", clock)
-    broker = VaultClient(_server(settings.vault), session)
+    session = session_of(settings.vault, settings.vault.broker, "vault.broker", clock)
+    broker = VaultClient(server_of(settings.vault), session)
     folders = [where.leases for where in places(layout) if where.leases is not None]
     logins, leases = VaultLogins(layout, broker), VaultLeases(broker, folders=folders)
-    param, rotate = _hand(settings, "param", clock), _hand(settings, "rotate", clock)
+    param, rotate = hand_of(settings, "param", clock), hand_of(settings, "rotate", clock)
     own_roles = None if param is None else VaultGrantRoles(layout, param.client)
     trusted = [issuer_of(kinds()[options.kind], options) for options in settings.issuers]
     issuers = TrustedIssuers(trusted, clock)
@@ -247,8 +227,8 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     spool = FileSpool(settings.spool, chain_key)
     signer = load_or_create(settings.keys.directory / TASK_KEY)
     receipts = receipt_keys(settings.keys.directory)
-    targets = _targets(settings, broker, clock)
-    probers = _probers(broker, layout, clock, logins, targets)
+    targets = targets_of(settings, broker, clock)
+    probers = probers_of(broker, layout, clock, logins, targets)
     revoke = RevokeGrant(
         clock=clock,
         record=record,
@@ -322,7 +302,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             record=record,
             store=store,
             entitlements=entitlements,
-            find=_find_drift(settings, _drift_reader(settings.vault, clock), targets),
+            find=finder_of(settings, drift_reader(settings.vault, clock), targets),
             every=watching,
             count=metrics.drift,
             strict=FreezeDrifted(clock=clock, ids=ids, record=record, store=store) if settings.drift.strict else None,
@@ -401,7 +381,7 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         entitlements=entitlements,
         engines=engines(),
         rosters=rosters,
-        softness=_softness(settings, clock),
+        softness=softness_of(settings, clock),
     )
     order = OrderCut(clock=clock, ids=ids, record=record, store=store, wake=worker.begin_cut)
     cuts = ShowCuts(store=store)
@@ -526,175 +506,6 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
     )
 
 
-class Hand:
-    """An identity that does one kind of thing, and can do nothing else; logged in once it is needed."""
-
-    def __init__(self, vault: VaultSettings, identity: VaultIdentity, name: str, clock: Clock) -> None:
-        self._session = _session(vault, identity, f"vault.{name}", clock)
-        self.client = VaultClient(_server(vault), self._session)
-
-    def close(self) -> None:
-        """Close its connections."""
-        self.client.close()
-        self._session.close()
-
-
-def _hand(settings: Settings, name: Literal["param", "rotate"], clock: Clock) -> Hand | None:
-    """None where the settings have no such identity."""
-    identity = settings.vault.param if name == "param" else settings.vault.rotate
-    return None if identity is None else Hand(settings.vault, identity, name, clock)
-
-
-@contextmanager
-def identity_client(vault: VaultSettings, identity: VaultIdentity) -> Generator[VaultClient]:
-    """One of our identities at Vault, for as long as the block lasts."""
-    session = _session(vault, identity, "vault.sync", SystemClock())
-    client = VaultClient(_server(vault), session)
-    try:
-        yield client
-    finally:
-        client.close()
-        session.close()
-
-
-def sync_roles(vault: VaultSettings) -> Roles:
-    """Vault's configuration as `sync` sees it: with the operator's token where there is one, else as `sync`.
-
-    Raises: ConfigurationError: there is neither.
-    """
-    return VaultRoles(vault.layout, _sync_client(vault))
-
-
-def server_facts(vault: VaultSettings, engines: Iterable[str]) -> ServerFacts:
-    """What the server is and can, as whoever syncs sees it; `engines` are those that entitlements need.
-
-    Raises: ConfigurationError: there is nobody to ask as. VaultRefusedError, VaultUnavailableError: it does not say.
-    """
-    client = _sync_client(vault)
-    try:
-        return look(client, vault.layout, engines)
-    finally:
-        client.close()
-
-
-def _sync_client(vault: VaultSettings) -> VaultClient:
-    operator = server_token()
-    if operator is None:
-        token: TokenSource = _session(vault, vault.sync, "vault.sync", SystemClock())
-    else:
-        token = _always(operator)
-    return VaultClient(_server(vault), token)
-
-
-@contextmanager
-def direct_cut(vault: VaultSettings, token: Secret) -> Generator[CutDirect]:
-    """What cuts with nothing but a responder's token, for as long as the block lasts."""
-    client, threads = VaultClient(_server(vault), _always(token)), Threads(_AT_ONCE)
-    try:
-        yield CutDirect(
-            # Whoever has no settings does not know the mounts: then the token's own rights tell where to look.
-            sight=VaultSight(vault.layout, client, threads, every="mounts" not in vault.model_fields_set),
-            leases=VaultLeases(client, patience=vault.timeout),
-            meanwhile=threads,
-            pause=lambda span: time.sleep(span.total_seconds()),
-            settling=vault.issuing_within + vault.timeout + vault.max_request_duration,
-        )
-    finally:
-        threads.close()
-        client.close()
-
-
-def responder_token(vault: VaultSettings, key_file: Path) -> Secret:
-    """A Vault token of the identity `responder`, for whoever holds its key.
-
-    Raises: ConfigurationError: no such key; VaultRefusedError, VaultUnavailableError.
-    """
-    identity = VaultIdentity(mount=identity_name(vault.layout, "responder"), role="responder", key_file=key_file)
-    session = _session(vault, identity, "vault.responder", SystemClock())
-    try:
-        return session()
-    finally:
-        session.close()
-
-
-@contextmanager
-def drift_finder(settings: Settings) -> Generator[FindDrift]:
-    """What looks for drift once, for as long as the block lasts.
-
-    With the operator's token where there is one, else as `vault.drift`, else as `vault.sync`, which sees less. Targets
-    are asked where the broker's prober can log in.
-
-    Raises: ConfigurationError: there is no identity to look as.
-    """
-    given, operator, clock = settings.vault, server_token(), SystemClock()
-    if operator is not None:
-        token: TokenSource = _always(operator)
-    else:
-        token = _session(given, given.drift or given.sync, "vault.drift" if given.drift else "vault.sync", clock)
-    reader = VaultClient(_server(given), token)
-    broker = None
-    if given.broker is not None and given.broker.key_file.exists():
-        broker = VaultClient(_server(given), _session(given, given.broker, "vault.broker", clock))
-    probers = {} if broker is None else _targets(settings, broker, clock)
-    try:
-        yield _find_drift(settings, reader, probers)
-    finally:
-        for prober in probers.values():
-            prober.close()
-        for client in (reader, broker):
-            if client is not None:
-                client.close()
-
-
-def _drift_reader(vault: VaultSettings, clock: Clock) -> VaultClient:
-    return VaultClient(_server(vault), _session(vault, vault.drift, "vault.drift", clock))
-
-
-def _softness(settings: Settings, clock: Clock) -> VaultSoftness | None:
-    drift = settings.vault.drift
-    if drift is None or not drift.key_file.exists():
-        return None
-    kinds = {name: target.kind for name, target in settings.targets.items()}
-    return VaultSoftness(settings.vault.layout, _drift_reader(settings.vault, clock), kinds)
-
-
-def _find_drift(settings: Settings, reader: VaultClient, probers: Mapping[str, TargetProber]) -> FindDrift:
-    layout = settings.vault.layout
-    weighs = {
-        name: prober
-        for name, target in settings.targets.items()
-        if isinstance(prober := probers.get(target.kind), Weighs)
-    }
-    excess = {name: prober.excess for name, prober in weighs.items()}
-    given = {name: prober.given for name, prober in weighs.items()}
-    vault = settings.vault
-    own = {
-        "broker": vault.broker,
-        "sync": vault.sync,
-        "drift": vault.drift,
-        "param": vault.param,
-        "rotate": vault.rotate,
-    }
-    files = {identity_name(layout, name): identity.key_file for name, identity in own.items() if identity is not None}
-    files[layout.auth_mount] = settings.keys.directory / TASK_KEY
-    keys = {mount: load(file).public_pem for mount, file in files.items() if file.exists()}
-    targets = {
-        name: (target.host, target.port, str(getattr(target, "database", "")))
-        for name, target in settings.targets.items()
-        if target.kind == "postgresql"
-    }
-    return FindDrift(
-        look=VaultLookout(layout, reader, excess, given),
-        layout=layout,
-        expected=Expected(
-            keys=keys,
-            targets=targets,
-            own_policies=frozenset(identity_name(layout, name) for name in IDENTITIES),
-            known=settings.drift.known,
-        ),
-    )
-
-
 def _access(settings: Settings) -> Sequence[AccessRule]:
     issuers = known(settings.issuers)
     for given in settings.access:
@@ -710,20 +521,6 @@ def _audit_key(settings: Settings) -> Secret:
     # A store that has lost its key gets no other one: that would pass for a forged chain.
     path = settings.keys.directory / audit_key.FILE
     return audit_key.load(path) if is_made(settings.store.url) else audit_key.load_or_create(path)
-
-
-def _probers(
-    broker: VaultClient, layout: Layout, clock: Clock, logins: VaultLogins, targets: Mapping[str, TargetProber]
-) -> dict[str, Prober]:
-    """Whoever can be asked, by kind of target: targets of settings, and what Vault itself shows."""
-    shown = _Shown(broker, layout.mounts)
-    return {
-        **own_probers(shown, clock),
-        **dict.fromkeys(dialects(), Unconfigured()),
-        **targets,
-        "pki": PkiProber(shown, clock),
-        "token": TokenProber(logins.facts),
-    }
 
 
 def _telling(metrics: Metrics, pace: Pace) -> Callable[[str, int | None, float], None]:
@@ -751,71 +548,3 @@ def _furthest(*skews: Skew) -> Skew:
 
 def _open() -> None:
     """No gate: somebody else guards this store."""
-
-
-def _always(token: Secret) -> TokenSource:
-    return lambda: token
-
-
-def _server(vault: VaultSettings) -> Server:
-    return Server(
-        vault.addr,
-        namespace=vault.namespace,
-        cacert=vault.cacert,
-        client_cert=vault.client_cert,
-        client_key=vault.client_key,
-        skip_verify=vault.skip_verify,
-        timeout=vault.timeout,
-    )
-
-
-def _session(vault: VaultSettings, identity: VaultIdentity | None, name: str, clock: Clock) -> JwtSession:
-    if identity is None:
-        instead = ", or BAO_TOKEN or VAULT_TOKEN an operator's token" if name == "vault.sync" else ""
-        raise ConfigurationError(f"{name} is not set: it needs mount, role and key_file{instead}")
-    signer = load(identity.key_file)
-    return JwtSession(_server(vault), identity.mount, identity.role, signer, clock=clock, ids=RandomIds())
-
-
-def _targets(settings: Settings, broker: VaultClient, clock: Clock) -> dict[str, TargetProber]:
-    """The prober of each kind of target that there is."""
-    logins = _ProberLogins(broker, settings.vault, clock)
-    found: dict[str, TargetProber] = {}
-    for kind in sorted({target.kind for target in settings.targets.values()}):
-        of_kind = {name: target for name, target in settings.targets.items() if target.kind == kind}
-        found[kind] = prober_of(kind)(of_kind, logins, clock, settings.vault.prefix)
-    return found
-
-
-class _ProberLogins:
-    """The prober's own credentials, issued by Vault like everybody's."""
-
-    def __init__(self, broker: VaultClient, vault: VaultSettings, clock: Clock) -> None:
-        self._broker, self._vault, self._clock = broker, vault, clock
-
-    def __call__(self, connection: str) -> ProberLogin:
-        role = prober_name(self._vault.layout, connection)
-        asked_at = self._clock.now()
-        answer = self._broker.read(f"{self._vault.layout.mounts['database']}/creds/{role}")
-        data = part(answer, "data")
-        lifetime = (answer or {}).get("lease_duration")
-        match data, lifetime:
-            case {"username": str(username), "password": str(password)}, int(seconds):
-                return ProberLogin(
-                    username=username,
-                    password=Secret(password),
-                    renew_at=asked_at + timedelta(seconds=seconds) * 2 / 3,
-                )
-            case _:
-                raise TargetUnavailableError(f"Vault has no prober login for {connection}")
-
-
-class _Shown:
-    """What the mount of an engine shows to everybody: an authority its issuers, their CRLs, certificates by serial."""
-
-    def __init__(self, broker: VaultClient, mounts: Mapping[str, str]) -> None:
-        self._broker, self._mounts = broker, mounts
-
-    def __call__(self, name: str, path: str) -> JsonObject | None:
-        answer = self._broker.read(f"{self._mounts[name]}/{path}")
-        return None if answer is None else part(answer, "data")
