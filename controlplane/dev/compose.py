@@ -21,7 +21,7 @@ from controlplane.dev.engines import certificate_authority, database_connection
 from controlplane.dev.entitlements import synchronise
 from controlplane.dev.home import kept_password, write_private
 from controlplane.dev.issuer import mint, nested
-from controlplane.dev.outside import Target, server_of
+from controlplane.dev.outside import Target
 from controlplane.dev.process import until
 from controlplane.dev.unseal import Unsealing
 from controlplane.keys import audit, receipts
@@ -32,6 +32,7 @@ from controlplane.model.secret import Secret
 from controlplane.settings import VaultSettings
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import VaultClient
+from controlplane.wiring.identities import server_of
 from controlplane.world import RandomIds, SystemClock
 
 ISSUER_URL: Final = "https://issuer.compose.invalid"

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from controlplane.dev.outside import server_of
 from controlplane.engines import engines
 from controlplane.keys.files import load
 from controlplane.model.plan import Layout
@@ -14,6 +13,7 @@ from controlplane.vault.client import VaultClient
 from controlplane.vault.policies import identity_name
 from controlplane.vault.roles import VaultRoles
 from controlplane.vault.session import JwtSession
+from controlplane.wiring.identities import server_of
 from controlplane.world import RandomIds, SystemClock
 
 

@@ -13,7 +13,6 @@ from controlplane.dev.orders import DATABASE
 from controlplane.model.errors import ConfigurationError, LocalServerError
 from controlplane.model.secret import Secret
 from controlplane.settings import VaultSettings, dev_addresses, server_environment, server_token, target_server
-from controlplane.vault.client import Server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,19 +82,6 @@ def outside_target(home: Home) -> Target | None:
     if f"http://{host}:{port}" == _own(home, "postgres"):
         return None
     return Target(host=str(host), port=port, sslmode=str(parts.get("sslmode") or "prefer"), owner=url)
-
-
-def server_of(vault: VaultSettings) -> Server:
-    """The server that the settings describe, for a client."""
-    return Server(
-        vault.addr,
-        namespace=vault.namespace,
-        cacert=vault.cacert,
-        client_cert=vault.client_cert,
-        client_key=vault.client_key,
-        skip_verify=vault.skip_verify,
-        timeout=vault.timeout,
-    )
 
 
 def _own(home: Home, name: str) -> str | None:

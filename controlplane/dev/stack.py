@@ -17,7 +17,7 @@ from controlplane.dev.entitlements import synchronise
 from controlplane.dev.home import Home, kept_password, write_private
 from controlplane.dev.issuer import DevIssuer
 from controlplane.dev.openbao import OpenBao, bao_binary
-from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault, server_of
+from controlplane.dev.outside import OutsideVault, Target, outside_target, outside_vault
 from controlplane.dev.postgres import SUPERUSER, PostgreSQL
 from controlplane.dev.process import Process, until
 from controlplane.keys.files import load_or_create
@@ -28,6 +28,7 @@ from controlplane.settings import DEV_ADDRESSES, VaultSettings, bao_program, dev
 from controlplane.vault.bootstrap import Trust, bootstrap
 from controlplane.vault.client import VaultClient
 from controlplane.vault.policies import IDENTITIES
+from controlplane.wiring.identities import server_of
 
 LAYOUT: Final = Layout(mounts={"database": "database", "pki": "pki"})
 

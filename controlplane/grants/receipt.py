@@ -7,17 +7,7 @@ from controlplane.model.lease import Receipt
 
 def statement(revoked: Grant, receipt: Receipt) -> JsonObject:
     """All of it under the one name `receipt`: so it has no claim that a login looks for. No secret is in it."""
-    ended: list[JsonValue] = [
-        {
-            "lease": end.lease,
-            "principal": end.principal,
-            "method": end.method,
-            "at": instant(end.at),
-            "verified": end.verified,
-            "evidence": end.evidence,
-        }
-        for end in receipt.ended
-    ]
+    ended: list[JsonValue] = [{**end.told()} for end in receipt.ended]
     times = {
         "requested_at": revoked.requested_at,
         "issued_at": revoked.issued_at,

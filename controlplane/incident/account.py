@@ -167,17 +167,7 @@ def _review(review: Review) -> dict[str, JsonValue]:
 def _receipt(receipt: Receipt) -> dict[str, JsonValue]:
     return {
         "verified": receipt.verified,
-        "ended": [
-            {
-                "lease": end.lease,
-                "principal": end.principal,
-                "method": end.method,
-                "at": instant(end.at),
-                "verified": end.verified,
-                "evidence": end.evidence,
-            }
-            for end in receipt.ended
-        ],
+        "ended": [{**end.told()} for end in receipt.ended],
         "signed": receipt.signed,
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NewType
 
-from controlplane.model.canonical import JsonObject
+from controlplane.model.canonical import JsonObject, instant
 from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 
@@ -164,6 +164,17 @@ class Ended:
     at: datetime
     verified: bool
     evidence: str
+
+    def told(self) -> JsonObject:
+        """As it is signed, stored and reported."""
+        return {
+            "lease": self.lease,
+            "principal": self.principal,
+            "method": self.method,
+            "at": instant(self.at),
+            "verified": self.verified,
+            "evidence": self.evidence,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,17 +265,7 @@ def _body(body: object) -> JsonObject | None:
 
 
 def _receipt_text(receipt: Receipt) -> str:
-    ended: list[JsonValue] = [
-        {
-            "lease": end.lease,
-            "principal": end.principal,
-            "method": end.method,
-            "at": instant(end.at),
-            "verified": end.verified,
-            "evidence": end.evidence,
-        }
-        for end in receipt.ended
-    ]
+    ended: list[JsonValue] = [{**end.told()} for end in receipt.ended]
     signed: dict[str, JsonValue] = {} if receipt.signed is None else {"signed": receipt.signed}
     return canonical({"ended": ended, **signed}).decode()
 
