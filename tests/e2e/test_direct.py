@@ -49,12 +49,13 @@ def command(stack: Stack, token: Secret, *arguments: str) -> "subprocess.Complet
 
 
 def test_p2_i02_without_store_and_control_plane_all_ends_by_a_responders_vault_token_and_postgresql_says_so(
-    stack: Stack, seer: Witness, tmp_path: Path
+    stack: Stack, seer: Witness, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     plane, stage = ServedPlane(stack, tmp_path), Stage(stack.project)
     plane.start()
     granted: dict[str, str] = {}
     opened: list[psycopg.Connection] = []
+    request.addfinalizer(lambda: [session.close() for session in opened])
     for task in ("D-1", "D-2", "D-3"):
         with plane.agent(AGENT) as agent:
             answer = agent.request({**WISH, "task": task})
@@ -82,4 +83,3 @@ def test_p2_i02_without_store_and_control_plane_all_ends_by_a_responders_vault_t
     for session in opened:  # PostgreSQL ended those that were open, too
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
-        session.close()

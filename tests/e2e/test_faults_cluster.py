@@ -109,12 +109,12 @@ def _kill_the_leader_amid(count: int, plane: ServedPlane, cluster: Cluster, seer
             thread.start()
         leader = cluster.leader
         assert leader is not None
-        assert until(lambda: len(seer.users()) < count, timedelta(seconds=30), every=0.001)
+        assert until(lambda: len(seer.users()) < count, timedelta(seconds=90), every=0.001)
         leader.kill()
         killed = time.monotonic()
         left = len(seer.users())
         try:
-            assert until(lambda: cluster.leader is not None, timedelta(seconds=30))
+            assert until(lambda: cluster.leader is not None, timedelta(seconds=90))
             zombies = sum(_uses_left(seer, grant["accessor"]) == -1 for grant in plane.grants())
             for thread in finishing:
                 thread.join(60 + count)
@@ -183,7 +183,7 @@ def test_a_standby_that_dies_is_met_with_an_error_and_what_was_granted_ends_when
             standby.kill()
             try:
                 agent.finish(id)
-                assert until(lambda: agent.show(id)["grant"]["failing"] is not None, timedelta(seconds=30))
+                assert until(lambda: agent.show(id)["grant"]["failing"] is not None, timedelta(seconds=90))
                 assert "Vault is down" in agent.show(id)["grant"]["failing"]
             finally:
                 standby.start()

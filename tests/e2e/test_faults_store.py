@@ -41,7 +41,7 @@ def test_p6_what_was_finished_while_the_store_was_locked_is_gone_at_once_and_tol
                 assert agent.show(id)["grant"]["state"] == "active"  # as it was last saved
                 plane.kill()
         plane.start()
-        assert until(lambda: plane.grants()[0]["state"] == "revoked", timedelta(seconds=30))
+        assert until(lambda: plane.grants()[0]["state"] == "revoked", timedelta(seconds=90))
         assert plane.grants()[0]["why"] == "completed"
         kinds = plane.events(id)
         assert (kinds.count("grant.ended"), kinds.count("grant.revoked")) == (1, 1)

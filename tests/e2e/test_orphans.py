@@ -251,10 +251,10 @@ def test_a_restored_vault_revives_nobody_and_what_it_forgot_is_never_called_gone
     shutil.copytree(backup, data)
     own.openbao.start(bao_binary(bao_program()))
 
-    assert until(lambda: _told(own, "restore.found", what="vault"), timedelta(seconds=30))
-    assert until(lambda: seer.tokens(ended["id"]) == [], timedelta(seconds=30))  # it came back with the backup
+    assert until(lambda: _told(own, "restore.found", what="vault"), timedelta(seconds=90))
+    assert until(lambda: seer.tokens(ended["id"]) == [], timedelta(seconds=90))  # it came back with the backup
     assert agent.show(ended["id"])["grant"]["state"] == "revoked"
-    lost = timedelta(seconds=100)  # a minute, in which a standby might only be behind
+    lost = timedelta(seconds=180)  # a minute, in which a standby might only be behind
     assert until(lambda: agent.show(forgotten)["grant"]["why"] == "lost", lost)
     assert until(lambda: "Vault let go" in str(agent.show(forgotten)["grant"]["failing"]), timedelta(seconds=60))
     assert Stage(own.project).opens(credential)  # no lease will ever end it: so it is not called revoked
@@ -297,4 +297,4 @@ def _next_round(stack: Stack) -> str:
 def two_rounds(stack: Stack) -> None:
     """Whatever happened before this was asked is seen by a whole round."""
     seen = {_next_round(stack)}
-    assert until(lambda: seen.add(_next_round(stack)) is None and len(seen) > 4, timedelta(seconds=30))
+    assert until(lambda: seen.add(_next_round(stack)) is None and len(seen) > 4, timedelta(seconds=90))

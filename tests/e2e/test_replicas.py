@@ -118,7 +118,7 @@ def test_all_of_them_end_with_the_one_that_started_them_even_if_it_is_killed(ser
     assert served.process is not None
     children = _children(served.process.pid)
     served.kill()
-    assert until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), timedelta(seconds=30))
+    assert until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), timedelta(seconds=90))
     assert loopback.is_free(served.port)
     served.start()
 

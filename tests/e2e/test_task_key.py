@@ -77,6 +77,6 @@ def test_g19_two_keys_are_believed_while_one_takes_the_others_place_and_then_onl
         for id in grants:
             assert state(successor, id) is State.ACTIVE  # what the old key opened goes on, and can be ended
             successor.finish(plane.who(), id, Why.COMPLETED)
-        assert until(lambda: all(state(successor, id) is State.REVOKED for id in grants), timedelta(seconds=30))
+        assert until(lambda: all(state(successor, id) is State.REVOKED for id in grants), timedelta(seconds=90))
     finally:
         successor.close()
