@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import settings
+from typing_extensions import override
+from xdist.scheduler import LoadFileScheduling
 
 from controlplane.dev import orders
 from controlplane.dev.home import Home
@@ -24,6 +26,21 @@ from controlplane.world import RandomIds, SystemClock
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("unhurried", parent=settings(), deadline=None)
 settings.load_profile("unhurried")
+
+_PAGES = "tests/docs/test_commands.py"
+
+
+class Shared(LoadFileScheduling):
+    """A file has one worker, so that its servers start once; but each page of the docs starts servers of its own."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(_PAGES) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadFileScheduling | None:
+    return Shared(config) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
