@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 import pytest
 from hypothesis import settings
 from typing_extensions import override
+from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from controlplane.dev import orders
@@ -39,8 +40,8 @@ class Shared(LoadFileScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> LoadFileScheduling | None:
-    return Shared(config) if config.getoption("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return Shared(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
