@@ -17,6 +17,7 @@ from controlplane.incident.prove import About, Asked, Proved
 from controlplane.incident.strays import Stray
 from controlplane.incident.whois import Behind, Whose
 from controlplane.model.canonical import JsonValue
+from controlplane.model.entitlement import ONE_LINE
 from controlplane.model.errors import InvalidRequestError, NotAllowedError, NotFoundError
 from controlplane.model.grant import Grant, GrantId, State, Why
 from controlplane.model.lease import Lease
@@ -25,7 +26,7 @@ from controlplane.model.orphan import OrphanKind
 router = APIRouter(prefix="/v1", tags=["incidents"])
 
 Id = Annotated[str, Field(pattern=GRANT_ID)]
-Name = Annotated[str, Field(min_length=1, max_length=512)]
+Name = Annotated[str, Field(min_length=1, max_length=512, pattern=ONE_LINE)]
 
 
 class _Body(BaseModel):
@@ -47,7 +48,7 @@ class AboutAny(_Body):
 
     about: About
     name: Name
-    strays: bool = True
+    strays: bool = Field(default=True, strict=True)
     before: Id | None = Field(default=None, description="The `next` of the answer before.")
 
 

@@ -7,7 +7,7 @@ engine, so each engine brings its own `Scope`; the set of engines comes in throu
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -38,15 +38,9 @@ MAX_TTL = timedelta(hours=8)
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,47}$")]
 ScopeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 Intent = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{2,63}$")]
-# No control, format or surrogate characters: these strings reach logs, terminals and Vault's metadata.
-Text = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=300,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$",
-    ),
-]
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+$"
+"""No control, format or surrogate characters: these strings reach logs, terminals and Vault's metadata."""
+Text = Annotated[str, Field(min_length=1, max_length=300, pattern=ONE_LINE)]
 ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Mount = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
