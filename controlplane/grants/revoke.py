@@ -126,17 +126,17 @@ class RevokeGrant:
         # Without a token nothing can have been read at all.
         return ended + [self._never_seen(path) for path in grant.paths if read and path not in seen]
 
+    def _is_strange(self, grant: Grant, accessor: Accessor) -> bool:
+        """Whether that token is another's. Where Vault refuses to say, it is revoked rather than left alive."""
+        try:
+            return is_strange_token(grant, self.logins.facts(accessor))
+        except VaultRefusedError:
+            return False
+
     def _accessors(self, grant: Grant) -> Sequence[Accessor]:
-        """Its tokens that may be alive."""
-        if grant.accessor is not None:
-            try:
-                facts = self.logins.facts(grant.accessor)
-            except VaultRefusedError:
-                return [grant.accessor]  # where Vault refuses to say, it is revoked rather than left alive
-            if facts is None and grant.settles_at is None:
-                return []  # somebody asked for its end before, and no token comes back
-            if not is_strange_token(grant, facts):
-                return [grant.accessor]
+        """Its tokens that may be alive; one that a look did not find is among them, for a standby may be behind."""
+        if grant.accessor is not None and not self._is_strange(grant, grant.accessor):
+            return [grant.accessor]
         # The login was sent and its answer never came, or it was another's: a token of this grant can only be found
         # by its metadata.
         return self.logins.accessors_of(grant.id) if grant.accessor or grant.settles_at is not None else []
