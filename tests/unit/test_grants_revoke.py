@@ -124,6 +124,14 @@ def test_a_token_that_is_still_alive_is_not_revoked_whatever_the_leases_say(plan
     assert plane.vault.target.users == set()
 
 
+def test_a_token_that_a_standby_does_not_know_yet_is_revoked_all_the_same(plane: FakePlane) -> None:
+    grant = plane.ask().grant
+    assert grant.accessor is not None
+    _revoke(plane, grant.id, logins=_Behind())
+    assert plane.vault.logins.facts(grant.accessor) is None
+    assert plane.alive() == []
+
+
 def test_while_the_target_is_down_it_is_never_called_revoked_and_says_why(plane: FakePlane) -> None:  # R12, R19
     id = plane.ask().grant.id
     plane.vault.target.down = True
@@ -350,6 +358,13 @@ class _Deaf(_Other):
             for lease in self.plane.vault.leases.under(path):
                 self.plane.vault.leases.revoke(lease)
         return Answer.REQUESTED
+
+
+class _Behind:
+    """Fits what is asked of Logins: a standby that has not heard of any token."""
+
+    def facts(self, accessor: Accessor) -> None:
+        del accessor
 
 
 class _Lingering(_Other):
