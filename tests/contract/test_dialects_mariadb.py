@@ -279,7 +279,7 @@ def test_no_trick_of_a_login_keeps_it_alive(bench: Bench, trick: Callable[[Sessi
     trick(session)
     begun = time.monotonic()
     bench.revoke(login.lease)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # seconds; who waits for the locks of an open session waits for ever
     assert not bench.exists(login.user)
     assert bench.sessions(login.user) == 0
     assert bench.clocks(login.user) == []

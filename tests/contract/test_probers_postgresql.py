@@ -1,7 +1,5 @@
 """The prober asks a real PostgreSQL: what it sees, what it cannot see, and that a target which hangs never holds it."""
 
-import os
-import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +17,7 @@ from controlplane.model.secret import Secret
 from controlplane.probers.lines.line import ProberLogin
 from controlplane.probers.postgresql import Address, PostgresqlProber
 from controlplane.testing.clock import FakeClock
+from controlplane.testing.halted import halted
 
 pytestmark = [pytest.mark.servers]
 
@@ -137,11 +136,8 @@ def test_a_line_that_has_gone_silent_is_cut_and_the_question_asked_anew(
         assert gone(asking)
         row = owner.execute(b"SELECT pid FROM pg_stat_activity WHERE usename = %s", (PROBER,)).fetchone()
         assert row is not None
-        os.kill(row[0], signal.SIGSTOP)
-        try:
+        with halted(row[0]):
             assert gone(asking)
-        finally:
-            os.kill(row[0], signal.SIGCONT)
 
 
 def test_a_prober_sees_no_statement_of_others(owner: psycopg.Connection, postgres: PostgreSQL) -> None:

@@ -92,9 +92,10 @@ def test_a_new_login_comes_before_the_old_token_ends() -> None:
     with hostile_vault(issuing(1)) as server:
         known = session(server)
         first = known()
-        began = time.monotonic()
+        began = asked = time.monotonic()
         while known() == first:
-            assert time.monotonic() - began < 1, "the token would have ended before a new login"
+            assert asked - began < 1, "the token would have ended before a new login"
+            asked = time.monotonic()
         assert known() == Secret("s.2")
 
 
@@ -127,10 +128,9 @@ def test_callers_who_queued_behind_a_failed_login_share_its_failure() -> None:
     gone = threading.Event()
     with hostile_vault(lambda _peer: gone.wait(10)) as server:
         known = session(server, seconds=0.5)
-        began = time.monotonic()
         outcomes = together(12, known)
         assert all(isinstance(outcome, VaultUnavailableError) for outcome in outcomes)
-        assert time.monotonic() - began < 4
+        assert server.connections < 12
         gone.set()
 
 

@@ -127,7 +127,7 @@ def test_what_is_not_one_plain_request_is_a_problem_and_the_end_of_the_connectio
     began = time.monotonic()
     told, problem = sent(plane, raw)
     assert told == status, problem
-    assert time.monotonic() - began < HEAD_WITHIN / 2
+    assert time.monotonic() - began < HEAD_WITHIN
     assert "evil" not in str(problem)
 
 
@@ -167,7 +167,7 @@ def test_a_thousand_half_open_connections_and_dripping_bodies_delay_nobody_s_fin
             told = agent.finish(grants[number % 5])
             took.append(time.monotonic() - at)
             assert told["grant"]["state"] in {"revoking", "revoked"}
-        assert sorted(took)[-2] < 1  # one of fifty may meet a busy machine
+        assert sorted(took)[-2] < HEAD_WITHIN / 2  # who waits for those who hang waits for all of it
         assert agent.request({**WISH, "task": "T-6"})["grant"]["state"] == "active"
         # Nobody hangs for longer than he may: what says a byte now and then is not spared.
         assert until(

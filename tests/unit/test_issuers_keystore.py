@@ -188,7 +188,7 @@ def test_j32_nobody_waits_for_a_hanging_issuer_whose_keys_were_never_had(
     network.pass_by(COOL_DOWN)
     began = time.monotonic()
     assert at_once(50, lambda: knows(store, issuer.keys[0])) == [False] * 50
-    assert time.monotonic() - began < 5  # seconds; who waits for this issuer waits eleven
+    assert time.monotonic() - began < 10  # seconds; who waits for this issuer waits eleven
     assert network.fetches == 2
     network.broken = False
     network.gate.set()

@@ -68,11 +68,11 @@ def test_a_pattern_has_nothing_in_it_that_could_mean_more(pattern: str) -> None:
 def test_a_pattern_is_held_against_the_worst_value_in_no_time() -> None:
     """ReDoS: what would send a backtracking matcher away for ever takes one pass."""
     parsed = parse("a" + "[a-z]{0,8}" * 7)
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         assert not parsed.matches("a" * 62 + "!")
         assert not parsed.matches("a" * 1_000_000)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10  # seconds; backtracking takes years
 
 
 @given(st.text(alphabet="abzAZ019-_[]{},", max_size=24), st.text(max_size=70))

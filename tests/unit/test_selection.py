@@ -163,11 +163,11 @@ def test_a27_a_long_one_is_refused_and_a_hostile_one_takes_no_time() -> None:
         selection("issuer=" + "a" * MAX_LENGTH)
     with pytest.raises(InvalidSelectionError, match="more than"):
         selection(f"issuer in ({','.join(map(str, range(MAX_VALUES + 1)))})")
-    begun = time.monotonic()
+    begun = time.process_time()
     for text in ("!" * MAX_LENGTH, "(" * MAX_LENGTH, '"\\' * (MAX_LENGTH // 2), "a" * MAX_LENGTH, "a," * 2000):
         with pytest.raises(InvalidSelectionError):
             selection(text)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 5  # seconds; backtracking takes years
 
 
 KEYS = st.sampled_from(
