@@ -297,7 +297,7 @@ def test_a_query_that_runs_is_ended(bench: Bench) -> None:
         until(lambda: bench.sessions(login.user) == 1)
         bench.revoke(login.lease)
         with pytest.raises(pymysql.MySQLError):
-            sleeping.result(timeout=10)
+            sleeping.result(timeout=60)
     assert bench.sessions(login.user) == 0
 
 
@@ -364,7 +364,7 @@ def test_who_stalls_his_login_until_it_was_revoked_gets_nothing_d09(bench: Bench
     with ThreadPoolExecutor(1) as pool:
         stalled = pool.submit(stall)
         try:
-            assert begun.wait(10)
+            assert begun.wait(60)
             bench.revoke(login.lease)
         finally:
             go_on.set()

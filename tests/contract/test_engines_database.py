@@ -421,7 +421,7 @@ def test_a_query_that_runs_is_ended(bench: Bench) -> None:
         until(lambda: bench.sessions(login) == 1)
         bench.revoke(login.lease)
         with pytest.raises(psycopg.OperationalError):
-            sleeping.result(timeout=10)
+            sleeping.result(timeout=60)
     assert bench.sessions(login) == 0
 
 
@@ -504,7 +504,7 @@ def test_revocation_waits_for_an_administrator_who_is_just_changing_the_login(be
             revoking = pool.submit(bench.revoke, login.lease)
             until(lambda: _waiting(bench) or revoking.done())
             administrator.commit()
-            revoking.result(timeout=15)
+            revoking.result(timeout=60)
     assert not bench.exists(login.user)
 
 

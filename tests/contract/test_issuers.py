@@ -142,14 +142,14 @@ def test_j37_many_first_callers_cause_one_fetch(trust: TrustedIssuers, server: I
     token, start, proved = server.issuer.mint(), threading.Barrier(64), list[str]()
 
     def ask() -> None:
-        start.wait(20)
+        start.wait(60)
         proved.append(trust.verify(token).subject)
 
     threads = [threading.Thread(target=ask) for _ in range(64)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert proved == ["agent-1"] * 64
     assert len(server.paths) == 2
 
@@ -231,7 +231,7 @@ def secured(certificate: tuple[Path, Path]) -> Generator[int]:
     yield listener.getsockname()[1]
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_tls_is_verified_against_the_configured_ca_and_the_name(certificate: tuple[Path, Path], secured: int) -> None:
@@ -267,7 +267,7 @@ def test_j36_a_name_that_leads_to_this_machine_is_sent_nothing(
         thread.start()
         with pytest.raises(FetchError):
             Fetcher(timeout=TIMEOUT)(f"https://idp.example:{plain.getsockname()[1]}/latest/meta-data")
-        thread.join(10)
+        thread.join(60)
     assert heard
     assert b"GET" not in heard[0]
     assert b"meta-data" not in heard[0]

@@ -192,7 +192,7 @@ def test_a10_once_a_freeze_has_settled_no_grant_becomes_active_at_any_replica(re
 
     def freeze() -> list[GrantId]:
         begun.wait()
-        assert under_way.wait(20)
+        assert under_way.wait(60)
         add(stores[0], sample())
         stores[0].settle_freezes()
         active = [grant.id for grant in stores[1].grants(states=[State.ACTIVE], limit=1000)]

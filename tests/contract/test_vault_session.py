@@ -53,7 +53,7 @@ def together(times: int, call: Callable[[], object]) -> list[object]:
     ready = threading.Barrier(times)
 
     def one() -> object:
-        ready.wait(10)
+        ready.wait(60)
         try:
             return call()
         except (VaultRefusedError, VaultUnavailableError) as error:

@@ -15,7 +15,7 @@ from controlplane.dev.process import Process, until
 from controlplane.model.errors import LocalServerError
 
 SLEEP = ["/bin/sleep", "60"]
-SOON = timedelta(seconds=10)
+SOON = timedelta(seconds=60)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_one_whose_last_thread_still_runs_has_not_ended() -> None:
 
 
 def test_one_that_will_not_end_is_killed_with_all_it_started(process: Process, tmp_path: Path) -> None:
-    process.start(["/bin/sh", "-c", "trap '' TERM; sleep 60 & wait; wait"], cwd=tmp_path, environment={})
+    process.start(["/bin/sh", "-c", "trap '' TERM; sleep 600 & wait; wait"], cwd=tmp_path, environment={})
     leader = process.pid
     assert leader is not None
     assert until(lambda: len(_session(leader)) == 2, SOON)

@@ -86,14 +86,14 @@ def test_a_hundred_at_once_end_it_once_and_are_told_the_same(plane: FakePlane) -
     told: list[Grant] = []
 
     def finish() -> None:
-        ready.wait(10)
+        ready.wait(60)
         told.extend(plane.finish(who, id, Why.COMPLETED) for _ in range(5))
 
     threads = [threading.Thread(target=finish) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(told) == 100
     assert {(grant.version, grant.state) for grant in told} == {(4, State.REVOKING)}
     assert len(plane.events(Kind.GRANT_ENDED)) == 1

@@ -67,7 +67,7 @@ def test_threads_share_a_bucket_to_the_last_drop() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert given.count(None) == 500
 
 

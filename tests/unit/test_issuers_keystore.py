@@ -75,7 +75,7 @@ def background_fetch_ends() -> None:
     """Join the threads that fetch."""
     for thread in threading.enumerate():
         if thread.name == "issuer-keys":
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -83,14 +83,14 @@ def at_once(number: int, act: Callable[[], bool]) -> list[bool]:
     start, results = threading.Barrier(number), list[bool]()
 
     def run() -> None:
-        start.wait(20)
+        start.wait(60)
         results.append(act())
 
     threads = [threading.Thread(target=run) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     return results
 
 

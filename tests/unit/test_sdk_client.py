@@ -24,7 +24,7 @@ def server() -> Generator[Canned]:
 
 
 def client(addr: str, token: str = "tok") -> Shorthold:  # noqa: S107 # it opens nothing
-    return Shorthold(addr, lambda: Secret(token), timeout=5)
+    return Shorthold(addr, lambda: Secret(token), timeout=30)
 
 
 def refused(call: Callable[[], object]) -> ControlPlaneError:

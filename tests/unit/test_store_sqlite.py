@@ -99,13 +99,13 @@ def sharing(store: SqlStore, *bodies: Body) -> list[BaseException | None]:
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(len(bodies))]
     threads[0].start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     for number, thread in enumerate(threads[1:], start=1):
         thread.start()
         if number < len(bodies) - 1:  # with the last one the queue begins to move
             until(lambda number=number: turns.waiting == number)
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     return outcomes
 
@@ -190,10 +190,10 @@ def test_who_lost_a_race_against_an_uncommitted_change_is_told_when_the_winner_c
 
     winner, loser = threading.Thread(target=win), threading.Thread(target=lose)
     winner.start()
-    assert inside.wait(20)
+    assert inside.wait(60)
     loser.start()
-    winner.join(20)
-    loser.join(20)
+    winner.join(60)
+    loser.join(60)
     assert seen == [1]
 
 
@@ -220,7 +220,7 @@ def test_ctrl_c_while_waiting_for_a_turn_gives_up_the_place_in_the_queue() -> No
 
     def hold() -> None:
         with turns:
-            assert go.wait(20)
+            assert go.wait(60)
 
     def interrupt(_: int, __: object) -> None:
         raise KeyboardInterrupt
@@ -237,7 +237,7 @@ def test_ctrl_c_while_waiting_for_a_turn_gives_up_the_place_in_the_queue() -> No
         signal.signal(signal.SIGALRM, before)
     assert turns.waiting == 0
     go.set()
-    holder.join(20)
+    holder.join(60)
     with turns:
         assert turns.taken
     assert not turns.taken
@@ -250,7 +250,7 @@ def test_a_reader_never_waits_for_a_writer(store: SqlStore) -> None:
         found = list[int]()
         reading = threading.Thread(target=lambda: found.extend(numbers(store)))
         reading.start()
-        reading.join(20)
+        reading.join(60)
         assert found == [1]
 
 
@@ -261,7 +261,7 @@ def test_another_process_that_writes_is_waited_for(store: SqlStore, path: Path) 
         waiting.start()
         until(lambda: writer(store).turns.taken)
         other.execute("COMMIT")
-        waiting.join(20)
+        waiting.join(60)
     assert numbers(store) == [1]
 
 
