@@ -112,7 +112,7 @@ def test_a_denial_is_403_with_every_reason(plane: FakePlane, http: Http) -> None
 @pytest.mark.parametrize(
     "ttl",
     [
-        *("", "0", "0s", "-5m", "+5m", "5", "1.5m", "1e18", "5m5m", "٥m", "five minutes", "Infinity", "NaN", " 5m"),
+        *("", "0", "0s", "-5m", "+5m", "5", "1.5m", "1e18", "5m5m", "\u0665m", "five", "Infinity", "NaN", " 5m"),
         *(0, -300, 300, 300.0, 1e18, 10**30, True, False, [], {}, ["5m"]),
     ],
 )
