@@ -48,7 +48,7 @@ from controlplane.model.selection import Selection
 from controlplane.stores import rows
 from controlplane.stores.orphans import portions
 from controlplane.stores.schema import OPEN, cut_items, cuts, grants, leases, notes, previews
-from controlplane.stores.selecting import SelectionBook, condition
+from controlplane.stores.selecting import SelectionBook, open_condition
 
 MOST_TASKS: Final = 1_000
 """Tasks that a survey names."""
@@ -115,7 +115,7 @@ class CutBook(SelectionBook):
 
     def survey(self, selection: Selection, at: datetime) -> Surveyed:
         """What is selected at `at` of all that has not ended, counted."""
-        its = and_(text(OPEN), condition(selection, at, self._reading.dialect.name))
+        its = open_condition(selection, at, self._reading.dialect.name)
         columns = (grants.c.issuer, grants.c.subject, grants.c.entitlement, grants.c.state)
         groups = select(*columns, func.count().label("count")).where(its).group_by(*columns).order_by(*columns)
         held = leases.join(grants, grants.c.id == leases.c.grant_id)
@@ -150,7 +150,7 @@ class CutBook(SelectionBook):
         self, selection: Selection, at: datetime, engine: str, target: str, names: Iterable[str]
     ) -> frozenset[str]:
         """Those among `names` that such leases have and are selected."""
-        its = and_(text(OPEN), condition(selection, at, self._reading.dialect.name))
+        its = open_condition(selection, at, self._reading.dialect.name)
         there = and_(leases.c.engine == engine, leases.c.target_name == target)
         held = select(leases.c.principal).join(grants, grants.c.id == leases.c.grant_id).where(its, there)
         found: set[str] = set()
@@ -160,13 +160,13 @@ class CutBook(SelectionBook):
 
     def open_selected(self, selection: Selection, at: datetime, *, limit: int) -> Sequence[Grant]:
         """Grants that are selected at `at` and have not ended, newest first."""
-        its = and_(text(OPEN), condition(selection, at, self._reading.dialect.name))
+        its = open_condition(selection, at, self._reading.dialect.name)
         page = select(grants).where(its).order_by(grants.c.requested_at.desc(), grants.c.id.desc()).limit(limit)
         return [rows.grant(row) for row in self._read(page)]
 
     def changed(self, selection: Selection, preview: Preview) -> Changed:
         """What differs since a preview."""
-        its = and_(text(OPEN), condition(selection, preview.at, self._reading.dialect.name))
+        its = open_condition(selection, preview.at, self._reading.dialect.name)
         new = func.coalesce(func.sum(case((grants.c.requested_at > preview.at, 1), else_=0)), 0)
         (row,) = self._read(select(func.count(), new).select_from(grants).where(its))
         return Changed(new=int(row[1]), ended=max(preview.count - (row[0] - int(row[1])), 0))
@@ -219,7 +219,7 @@ def _of_cut(cut: CutId, outcomes: Iterable[Outcome]) -> Select[*tuple[Any, ...]]
 
 def _untaken(made: Cut, selection: Selection, dialect: str) -> ColumnElement[bool]:
     taken = exists().where(cut_items.c.cut_id == made.id, cut_items.c.grant_id == grants.c.id)
-    return and_(text(OPEN), condition(selection, made.previewed_at, dialect), ~taken)
+    return and_(open_condition(selection, made.previewed_at, dialect), ~taken)
 
 
 def _lease_groups(found: Iterable[Row[*tuple[Any, ...]]]) -> Sequence[LeaseGroup]:

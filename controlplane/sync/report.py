@@ -51,12 +51,16 @@ def github(problems: Sequence[Problem], directory: str) -> str:
 
 
 def sarif(problems: Sequence[Problem], directory: str) -> str:
-    """One run of SARIF 2.1.0. Every rule that was broken is in it, so that a result explains itself."""
+    """One run of SARIF 2.1.0. Every rule that was broken is in it, so that a result explains itself.
+
+    GitHub's code scanning takes no rule without a full description: GitHub docs, "SARIF support for code scanning".
+    """
     broken = sorted({problem.rule for problem in problems})
     rules: list[JsonValue] = [
         {
             "id": rule,
             "shortDescription": {"text": RULES[rule]},
+            "fullDescription": {"text": RULES[rule]},
             "help": {"text": f"See {page_of(rule)}.", "markdown": f"See `{page_of(rule)}`."},
         }
         for rule in broken

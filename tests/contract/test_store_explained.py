@@ -33,6 +33,8 @@ def test_i01_a_preview_by_any_selector_reads_no_table_whole(url: str) -> None:
             plans = explained(url, heard, whole_tables=False)
             assert len(plans) == 5, text
             assert not _GROWING & frozenset[str]().union(*(plan.read_whole for plan in plans)), text
+            used = frozenset[str]().union(*(plan.indexes for plan in plans))
+            assert "notes_by_key_and_value" not in used, f"{text}: it would read the notes of all that ever was"
 
 
 @pytest.mark.servers

@@ -55,11 +55,12 @@ SARIF: dict[str, Any] = {
                                         "uniqueItems": True,
                                         "items": {
                                             "type": "object",
-                                            "required": ["id"],
+                                            "required": ["id", "shortDescription", "fullDescription"],
                                             "additionalProperties": False,
                                             "properties": {
                                                 "id": {"type": "string"},
                                                 "shortDescription": {"$ref": "#/$defs/said"},
+                                                "fullDescription": {"$ref": "#/$defs/said"},
                                                 "help": {"$ref": "#/$defs/said"},
                                             },
                                         },
