@@ -105,7 +105,9 @@ class Worker:
         self._scheduler.add_job(self._carry_out)
 
     def stop(self) -> None:
-        """Finish what is at hand and stop; what remains is in the store."""
+        """Finish what is at hand and stop; what remains is in the store. Repeating it changes nothing."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         for lane in self._lanes:
             lane.ask_to_stop()

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from controlplane.dev.engines import database_connection
+from controlplane.dev.orders import DATABASE, MANAGER
 from controlplane.dev.outside import Target
 from controlplane.dev.postgres import PostgreSQL
 from controlplane.model.errors import VaultRefusedError, VaultUnavailableError
@@ -558,3 +559,25 @@ def _issues(bench: Bench, role: Compiled) -> bool:
     except (VaultRefusedError, VaultUnavailableError):
         return False  # the connections that were just ended are being replaced
     return True
+
+
+def test_i10_a_password_of_the_manager_that_somebody_knows_is_dead_once_vault_changed_it(
+    bench: Bench, postgres: PostgreSQL
+) -> None:
+    """While logins are out: those end as ever, and new ones are made."""
+    login = bench.issue(bench.role())
+    bench.vault.write(f"{LAYOUT.mounts['database']}/rotate-root/orders", {})
+    try:
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(postgres.dsn(MANAGER, postgres.manager_password, DATABASE).reveal())
+        bench.revoke(login.lease)
+        assert not bench.exists(login.user)
+        with bench.issue(bench.role()).open() as session:
+            session.execute("SELECT count(*) FROM billing.invoices")
+    finally:
+        password = postgres.manager_password
+        bench.owner.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(MANAGER), sql.Literal(password.reveal()))
+        )
+        target = Target(host="127.0.0.1", port=postgres.port, sslmode="disable", owner=postgres.owner)
+        database_connection(bench.vault, LAYOUT, target, password, anew=True)

@@ -80,7 +80,7 @@ def forwarded(stage: Stage, entitlement: str, addresses: str) -> tuple[int, list
     return status, [code for code in codes(body) if "network" in code or "address" in code]
 
 
-def test_j38_what_a_caller_says_of_his_address_is_believed_only_behind_a_trusted_proxy(stage: Stage) -> None:
+def test_j38_what_a_caller_says_of_his_address_is_believed_only_behind_a_trusted_proxy(stage: Stage) -> None:  # P05
     # Nobody is trusted: not even on loopback, where servers like to make an exception.
     assert forwarded(stage, "from-loopback", "203.0.113.7") == (201, ["in-network"])
     assert forwarded(stage, "from-office", "203.0.113.7") == (403, ["outside-network"])

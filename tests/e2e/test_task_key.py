@@ -1,4 +1,4 @@
-"""The key that signs task JWTs is changed while grants are being issued: none fails, and the old one is refused."""
+"""Keys are changed while grants are open: none of those is lost, and whoever holds an old key is refused (G19, I10)."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,13 +7,18 @@ from datetime import timedelta
 import pytest
 
 from controlplane.dev.process import until
-from controlplane.keys.files import load, load_or_create
+from controlplane.keys.files import SigningKey, load, load_or_create
 from controlplane.model.errors import VaultRefusedError
 from controlplane.model.grant import GrantId, State, TaskId, Why
 from controlplane.model.request import GrantRequest
+from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
+from controlplane.vault.client import Server, VaultClient
+from controlplane.vault.policies import IDENTITIES
+from controlplane.vault.session import JwtSession
 from controlplane.wiring.identities import TASK_KEY
 from controlplane.wiring.plane import ControlPlane, wire
+from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -80,3 +85,55 @@ def test_g19_two_keys_are_believed_while_one_takes_the_others_place_and_then_onl
         assert until(lambda: all(state(successor, id) is State.REVOKED for id in grants), timedelta(seconds=90))
     finally:
         successor.close()
+
+
+def test_i10_after_every_key_was_changed_a_control_plane_that_somebody_else_holds_can_do_nothing(
+    plane: RealPlane,
+) -> None:
+    """As docs/runbook.md says it: new keys, `vault bootstrap`, and an end to the tokens of the old ones."""
+    held = plane.grant("card-numbers")
+    files = {name: plane.settings.keys.directory / f"{name}.pem" for name in IDENTITIES}
+    stolen = {name: load(file) for name, file in files.items()}
+    tokens = [logged_in(plane, name, key) for name, key in stolen.items()]
+    for file in (*files.values(), plane.settings.keys.directory / TASK_KEY):
+        file.unlink()
+    plane.bootstrap()
+    for name in IDENTITIES:
+        plane.root.write(f"sys/leases/revoke-prefix/auth/{plane.layout.auth_mount}-{name}/login", {})
+    for token in tokens:
+        with pytest.raises(VaultRefusedError):
+            looked_up(plane, token)
+    for name, key in stolen.items():
+        with pytest.raises(VaultRefusedError):
+            logged_in(plane, name, key)
+    with pytest.raises(VaultRefusedError):
+        ask(plane, plane.plane, "by-the-old-keys")
+    plane.plane.worker.stop()
+    successor = wire(plane.settings)
+    successor.worker.start()
+    try:
+        grants = [held.grant.id, ask(plane, successor, "by-the-new-keys")]
+        assert {state(successor, id) for id in grants} == {State.ACTIVE}
+        for id in grants:
+            successor.finish(plane.who(), id, Why.COMPLETED)
+        assert until(lambda: {state(successor, id) for id in grants} == {State.REVOKED}, timedelta(seconds=90))
+    finally:
+        successor.worker.stop()
+        successor.close()
+
+
+def logged_in(plane: RealPlane, name: str, key: SigningKey) -> Secret:
+    mount = f"{plane.layout.auth_mount}-{name}"
+    session = JwtSession(Server(plane.openbao.addr), mount, name, key, clock=SystemClock(), ids=RandomIds())
+    try:
+        return session()
+    finally:
+        session.close()
+
+
+def looked_up(plane: RealPlane, token: Secret) -> None:
+    client = VaultClient(Server(plane.openbao.addr), lambda: token)
+    try:
+        client.read("auth/token/lookup-self")
+    finally:
+        client.close()

@@ -51,6 +51,11 @@ def test_no_statement_is_cut_at_its_semicolons_and_no_placeholder_is_left() -> N
     assert [";" in text for text in statements(data, "renew_statements")] == [False]
 
 
+def test_a_login_that_was_handed_out_outlives_a_crash_of_its_server() -> None:
+    """PostgreSQL docs, "Asynchronous Commit": what was told to be there may be lost for half a second and more."""
+    assert "synchronous_commit" not in statements(role(scope("select on table a.b")), "creation_statements")[0]
+
+
 def test_the_login_has_an_end_a_limit_and_nothing_but_its_group() -> None:
     text = statements(role(scope("select on table a.b", sessions=3)), "creation_statements")[0]
     login = text[text.index('CREATE ROLE "{{name}}"') :]

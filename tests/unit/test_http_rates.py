@@ -128,7 +128,7 @@ def test_a_bad_token_takes_nothing_from_whose_name_it_bears(plane: FakePlane) ->
     assert asked(app, plane, ("GET", "/v1/grants"))[0].status_code == 200
 
 
-def test_finishing_never_waits_for_those_who_ask(plane: FakePlane) -> None:  # A19, A34
+def test_finishing_never_waits_for_those_who_ask(plane: FakePlane) -> None:  # A19, A34, P06
     """Every thread of those who ask hangs in Vault; finishing is answered, and the next who asks is told `busy`."""
     grant = plane.ask(plane.agent("agent-1")).grant.id
     app = limited(plane, asking="9999/s")
@@ -156,6 +156,47 @@ def test_finishing_never_waits_for_those_who_ask(plane: FakePlane) -> None:  # A
     finished, busy = asyncio.run(story())
     assert finished.status_code == 202
     assert (busy.status_code, busy.json()["code"], busy.headers["retry-after"]) == (503, "busy", "1")
+
+
+def test_p06_when_all_agents_come_back_at_once_each_gets_his_grant_or_is_told_when_to_ask_again(
+    plane: FakePlane,
+) -> None:
+    app = limited(plane, asking="9/s")
+    agents = [f"agent-{number}" for number in range(300)]
+    vault_is_back, request = threading.Event(), plane.request
+
+    def slow(*given: Any, **more: Any) -> Any:  # noqa: ANN401 # as RequestGrant
+        assert vault_is_back.wait(60)
+        return request(*given, **more)
+
+    cast("Any", plane).request = slow
+
+    async def ask(client: httpx.AsyncClient, agent: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {plane.issuer.mint(agent).reveal()}"}
+        wish = {"entitlement": "orders-read", "task": "T-1", "intent": "answer-question"}
+        return await client.post("/v1/grants", json=wish, headers=headers)
+
+    async def story() -> tuple[list[httpx.Response], list[httpx.Response], list[httpx.Response]]:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        early, late = agents[:-50], agents[-50:]
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://door") as client:
+            waiting = [asyncio.create_task(ask(client, agent)) for agent in early]
+            try:
+                while threads.statistics().tasks_waiting < 200:  # noqa: ASYNC110 # others move it
+                    await asyncio.sleep(0.001)
+                told = await asyncio.gather(*(ask(client, agent) for agent in late))
+            finally:
+                vault_is_back.set()
+            served = await asyncio.gather(*waiting)
+            again = await asyncio.gather(*(ask(client, agent) for agent in late))
+        return served, told, again
+
+    served, told, again = asyncio.run(story())
+    assert {(answer.status_code, answer.json()["code"], answer.headers["retry-after"]) for answer in told} == {
+        (503, "busy", "1")
+    }
+    assert [answer.status_code for answer in (*served, *again)] == [201] * 300
+    assert len({answer.json()["grant"]["id"] for answer in (*served, *again)}) == 300
 
 
 def test_strangers_who_ask_whether_it_is_ready_make_it_look_once_a_second(plane: FakePlane) -> None:  # A17

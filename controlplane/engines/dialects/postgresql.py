@@ -52,7 +52,7 @@ _VERBS: Final = {
 # one table at the same time fail with "tuple concurrently updated".
 _LOCK = int.from_bytes(hashlib.sha256(b"shorthold group roles").digest()[:8], signed=True)
 
-# That a crash of the database loses this is safe (access is gone), so nobody waits for the disk here. The
+# The commit waits for the disk: a login that a crash took half a second later would leave its grant active. The
 # self-grant lets the management user drop what the login may come to own. A random password needs no stretching,
 # and SCRAM's 4096 rounds would cost more than everything else together. The login inherits the group's privileges
 # but cannot become it (SET FALSE), so that nothing it makes is the group's. Whoever makes a new revision's group
@@ -61,7 +61,6 @@ _CREATION = """DO $shorthold$
 DECLARE
   stale name;
 BEGIN
-  SET LOCAL synchronous_commit = off;
   SET LOCAL createrole_self_grant = 'set, inherit';
   SET LOCAL scram_iterations = 1;
   <rows>FOR attempt IN 1..2 LOOP
