@@ -78,6 +78,7 @@ class Compose:
             "broker": load_or_create(self.keys / "broker.pem").public_pem,
             "sync": load_or_create(self.operator / "sync.pem").public_pem,
             "param": load_or_create(self.keys / "param.pem").public_pem,
+            "rotate": load_or_create(self.keys / "rotate.pem").public_pem,
             "responder": load_or_create(self.operator / "responder.pem").public_pem,
             "drift": load_or_create(self.operator / "drift.pem").public_pem,
         }

@@ -1,27 +1,26 @@
 """Every check of a control plane, in the order in which a person would look."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from controlplane.audit.chain import is_sealed
 from controlplane.doctor.finding import Check, Finding, Grade, advice, broken, sound
-from controlplane.engines import places
+from controlplane.doctor.power import broker_power, param_power, power, rotate_power, sync_power
+from controlplane.engines import engines
 from controlplane.issuers.trust.known import known
 from controlplane.keys import audit as audit_key
-from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import TargetUnavailableError
 from controlplane.model.grant import State
-from controlplane.model.plan import OF_GRANT, Layout
+from controlplane.model.plan import Compiled
 from controlplane.ports import Clock, Cursors, Spool
 from controlplane.settings import Settings
 from controlplane.sync.plan import PlanSync
 from controlplane.sync.review import review
 from controlplane.vault.capabilities import look
-from controlplane.vault.census import epoch_path
-from controlplane.vault.client import VaultClient, part
 from controlplane.vault.grant_roles import VaultGrantRoles
+from controlplane.vault.rotator import VaultRotator
 from controlplane.wiring.errands import sync_roles
 from controlplane.wiring.identities import identity_client
 from controlplane.wiring.plane import ControlPlane
@@ -49,6 +48,7 @@ class Doctor:
             ("broker", self._broker),
             ("sync", self._sync),
             ("param", self._param),
+            ("rotate", self._rotate),
             ("store", self._store),
             ("restore", self._restore),
             ("entitlements", self._entitlements),
@@ -125,14 +125,14 @@ class Doctor:
             yield sound("clock", f"within {_SKEW.seconds} s of Vault's")
 
     def _broker(self) -> Iterable[Finding]:
-        yield from _power("broker", self.plane.vault, broker_power(self.settings.vault.layout))
+        yield from power("broker", self.plane.vault, broker_power(self.settings.vault.layout))
 
     def _sync(self) -> Iterable[Finding]:
         if self.settings.vault.sync is None:
             yield sound("sync", "not configured here")
             return
         with identity_client(self.settings.vault, self.settings.vault.sync) as client:
-            yield from _power("sync", client, sync_power(self.settings.vault.layout))
+            yield from power("sync", client, sync_power(self.settings.vault.layout))
 
     def _param(self) -> Iterable[Finding]:
         if self.plane.param is None:
@@ -143,7 +143,7 @@ class Doctor:
             else:
                 yield sound("param", "not configured here, and no entitlement has parameters")
             return
-        yield from _power("param", self.plane.param.client, param_power(self.settings.vault.layout))
+        yield from power("param", self.plane.param.client, param_power(self.settings.vault.layout))
         roles = VaultGrantRoles(self.settings.vault.layout, self.plane.param.client).present()
         found = {id: self.plane.store.grant(id) for id in roles}
         left = [id for id, grant in found.items() if grant is None or not grant.open]
@@ -152,6 +152,25 @@ class Doctor:
             yield advice("param", f"roles of {len(left)} grants that are over: {', '.join(sorted(left)[:3])}", do)
         else:
             yield sound("param", f"roles of {len(roles)} grants, all of them open")
+
+    def _rotate(self) -> Iterable[Finding]:
+        every = self.plane.entitlements.all()
+        rotating = [one for one in every if any(scope.rotation for scope in one.entitlement.scopes)]
+        if self.plane.rotate is None:
+            if rotating:
+                names = ", ".join(one.entitlement.name for one in rotating)
+                do = "Set vault.rotate, and run `shorthold vault bootstrap`."
+                yield broken("rotate", f"{names}: ends with another secret, and nobody may write it", do)
+            else:
+                yield sound("rotate", "not configured here, and no entitlement rotates a secret")
+            return
+        yield from power("rotate", self.plane.rotate.client, rotate_power(self.settings.vault.layout))
+        secrets = VaultRotator(self.plane.rotate.client)
+        for one in rotating:
+            for path in _rotated(one):
+                if secrets.version(path) is None:
+                    do = "Write it, or take the entitlement out: until then no request for it is granted."
+                    yield advice("rotate", f"{one.entitlement.name}: there is no secret at {path}", do)
 
     def _store(self) -> Iterable[Finding]:
         head = self.plane.store.head()
@@ -184,8 +203,6 @@ class Doctor:
             yield sound("restore", "store and Vault remember the same")
 
     def _entitlements(self) -> Iterable[Finding]:
-        from controlplane.engines import engines  # noqa: PLC0415 # heavy, and nobody else here needs it
-
         layout, issuers = self.settings.vault.layout, known(self.settings.issuers)
         found = review(self.settings.roles, layout, engines(), today=self.clock.now().date(), issuers=issuers or None)
         if found.errors:
@@ -277,88 +294,11 @@ def behind(cursors: Cursors, sinks: Sequence[str], head: int, *, now: datetime) 
             )
 
 
-def broker_power(layout: Layout) -> Mapping[str, Sequence[str]]:
-    """What the broker must have, exactly, at paths that tell; `deny` is nothing at all."""
-    mounts = sorted(layout.mounts.values())
-    own = f"{layout.prefix}-x"
-    leased = any(where.leases is not None for where in places(layout))
-    return {
-        "auth/token/accessors": ["list", "sudo"],
-        "auth/token/lookup-accessor": ["update"],
-        "auth/token/revoke-accessor": ["update"],
-        **dict.fromkeys(("sys/leases/lookup", "sys/leases/revoke"), ["update"] if leased else ["deny"]),
-        epoch_path(layout): ["read", "update"],
-        f"sys/policies/acl/{own}": ["deny"],
-        f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],
-        f"auth/{layout.auth_mount}/role/{own}": ["deny"],
-        f"auth/{layout.auth_mount}/config": ["deny"],
-        "auth/token/create": ["deny"],
-        "sys/mounts": ["deny"],
-        "sys/auth": ["deny"],
-        "sys/seal": ["deny"],
-        "sys/audit": ["deny"],
-        f"sys/leases/revoke-prefix/{mounts[0]}": ["deny"],
-        f"sys/leases/revoke-force/{mounts[0]}": ["deny"],
-        "secret/data/x": ["deny"],
-        **{f"{mount}/{verb}/{own}": ["deny"] for mount in mounts for verb in ("creds", "issue", "roles")},
-        **{f"{mount}/config/x": ["deny"] for mount in mounts},
-    }
-
-
-def sync_power(layout: Layout) -> Mapping[str, Sequence[str]]:
-    """What sync must have, and must not."""
-    every = ["create", "delete", "read", "update"]
-    own = f"{layout.prefix}-x"
-    return {
-        f"sys/policies/acl/{own}": every,
-        f"auth/{layout.auth_mount}/role/{own}": every,
-        f"sys/policies/acl/{layout.auth_mount}-broker": ["deny"],
-        f"auth/{layout.auth_mount}-broker/role/broker": ["deny"],
-        f"auth/{layout.auth_mount}/config": ["deny"],
-        "auth/token/create": ["deny"],
-        "auth/token/revoke-accessor": ["deny"],
-        "sys/mounts": ["deny"],
-        "sys/seal": ["deny"],
-        epoch_path(layout): ["deny"],
-        **{f"{mount}/creds/{own}": ["deny"] for mount in layout.mounts.values()},
-    }
-
-
-def param_power(layout: Layout) -> Mapping[str, Sequence[str]]:
-    """What the identity that makes roles for single grants must have, and must not."""
-    folders = [where.roles for where in places(layout) if where.own and where.roles is not None]
-    mounts = [layout.mounts[engine] for engine in sorted(layout.mounts)]
-    own = f"{layout.prefix}-{OF_GRANT}x"
-    return {
-        **{f"{folder}/{own}": ["create", "delete", "read", "update"] for folder in folders},
-        **{f"{folder}/{layout.prefix}-x": ["deny"] for folder in folders},
-        **{f"{mount}/{verb}/{own}": ["deny"] for mount in mounts for verb in ("creds", "issue")},
-        **{f"{mount}/config/x": ["deny"] for mount in mounts},
-        f"sys/policies/acl/{own}": ["deny"],
-        f"auth/{layout.auth_mount}/role/{own}": ["deny"],
-        "auth/token/create": ["deny"],
-        "auth/token/revoke-accessor": ["deny"],
-        "sys/leases/revoke": ["deny"],
-    }
-
-
-def _power(name: str, client: VaultClient, expected: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    asked: list[JsonValue] = [*expected]
-    answer = part(client.write("sys/capabilities-self", {"paths": asked}), "data")
-    wrong: list[str] = []
-    for path, wanted in expected.items():
-        has = answer.get(path)
-        shown = sorted(str(word) for word in has) if isinstance(has, list) else ["nothing"]
-        if shown != sorted(wanted):
-            wrong.append(f"{path} ({', '.join(shown)} instead of {', '.join(wanted)})")
-    if wrong:
-        yield broken(
-            name,
-            f"has other power than it should: {'; '.join(wrong)}",
-            "Run `shorthold vault bootstrap`, and see who changed its policy.",
-        )
-    else:
-        yield sound(name, f"logs in, and has exactly the power it should at {len(expected)} paths")
+def _rotated(one: Compiled) -> Iterator[str]:
+    """Where the secrets are that its grants replace. One whose path has parameters is known with a request only."""
+    for scope in one.entitlement.scopes:
+        if scope.rotation is not None and not scope.parameters:
+            yield engines()[scope.engine].ask(scope, one.naming, ttl=one.entitlement.ttl.default).path
 
 
 def _span(age: timedelta) -> str:

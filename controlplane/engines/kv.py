@@ -87,6 +87,12 @@ class KvScope(Scope):
             return None
         return Rotation(fields=self.fields, length=self.rotate.random.length, reread=self.rotate.reread)
 
+    @property
+    @override
+    def secrets(self) -> frozenset[str]:
+        """Each field by itself: to replace one leaves the others as they are."""
+        return frozenset(f"{field} of {self.path}" for field in self.fields)
+
     @field_validator("fields")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,10 +151,10 @@ class KvEngine:
         return Target(kind="kv", name=_own(scope).path)
 
     def reach(self, scope: Scope) -> Sequence[str]:
-        """One sentence."""
+        """One sentence for each field, and one more where what was read stays good."""
         wanted = _own(scope)
-        until = "knows it from then on" if wanted.rotate is None else "knows it until it is replaced"
-        return [f"may read {', '.join(sorted(wanted.fields))} of {wanted.path}, and {until}"]
+        kept = [] if wanted.rotate else [f"may use what it has read of {wanted.path} from then on, whenever it wants"]
+        return [*(f"may read {secret}" for secret in sorted(wanted.secrets)), *kept]
 
     def _path(self, scope: Scope, naming: Naming) -> str:
         return f"{naming.layout.mounts[self.word]}/data/{_own(scope).path}"

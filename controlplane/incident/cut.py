@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from controlplane.incident.freeze import freezable, settled, told
+from controlplane.incident.freeze import freezable, settled
 from controlplane.incident.preview import is_everything
 from controlplane.model.access import Role, Standing
 from controlplane.model.canonical import instant
@@ -94,7 +94,7 @@ class OrderCut:
         try:
             with self.store.transaction() as tx:
                 if frozen is not None:
-                    tx.freeze(frozen, self.record(Kind.SELECTION_FROZEN, **told(frozen), message=frozen.message))
+                    tx.freeze(frozen, self.record(Kind.SELECTION_FROZEN, **frozen.told()))
                 tx.cut(cut, self.record(Kind.CUT_ORDERED, **_told(cut)))
                 tx.take(cut, wanted)
         except LostRaceError:

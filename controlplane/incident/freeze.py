@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from controlplane.model.access import Role, Standing
-from controlplane.model.canonical import instant
 from controlplane.model.errors import InvalidSelectionError, StoreUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.freeze import Freeze, FreezeId
@@ -60,7 +59,7 @@ class FreezeSelection:
             expires_at=None if expires_in is None else now + expires_in,
         )
         with self.store.transaction() as tx:
-            tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **told(freeze), message=message))
+            tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **freeze.told()))
         return Frozen(freeze=freeze, settled=settled(self.store))
 
 
@@ -83,15 +82,3 @@ def freezable(text: str) -> Selection:
             "entitlement, task or whatever else a request says"
         )
     return wanted
-
-
-def told(freeze: Freeze) -> dict[str, str | None]:
-    """What an event says of a freeze that is made."""
-    return {
-        "freeze": freeze.id,
-        "selection": freeze.selection,
-        "reason": freeze.reason,
-        "issuer": freeze.issuer,
-        "subject": freeze.subject,
-        "expires_at": None if freeze.expires_at is None else instant(freeze.expires_at),
-    }

@@ -48,15 +48,8 @@ class ThawFreeze:
         thaw = Thaw(issuer=who.issuer, subject=who.subject, person=who.person, at=self.clock.now(), reason=reason)
         thawed = freeze.agreed(thaw, enough=bool(freeze.thaws) or not everything)
         kind = Kind.THAW_AGREED if thawed.thawed_at is None else Kind.SELECTION_THAWED
-        told = {
-            "freeze": freeze.id,
-            "selection": freeze.selection,
-            "reason": reason,
-            "issuer": who.issuer,
-            "subject": who.subject,
-        }
         with self.store.transaction() as tx:
-            tx.thaw(freeze, thawed, self.record(kind, **told))
+            tx.thaw(freeze, thawed, self.record(kind, **freeze.told_of(thaw)))
         return thawed
 
 

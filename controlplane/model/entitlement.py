@@ -213,6 +213,11 @@ class Scope(Document):
         """What is replaced when the grant ends, where that is how the credential ends."""
         return None
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The static ones that it hands out, the same to every holder, each in a few words that name it."""
+        return frozenset()
+
     def doubts(self) -> Iterable[str]:
         """What it opens beyond what its words seem to say, and what to write instead: for lint."""
         return ()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NewType, Self
 
+from controlplane.model.canonical import instant
 from controlplane.model.identity import IssuerName, names_of
 
 FreezeId = NewType("FreezeId", str)
@@ -51,3 +52,25 @@ class Freeze:
     def agreed(self, thaw: Thaw, *, enough: bool) -> Self:
         """The same with one more who wants it to end; where that is `enough`, ended."""
         return replace(self, thaws=(*self.thaws, thaw), thawed_at=thaw.at if enough else None)
+
+    def told(self) -> dict[str, str | None]:
+        """What the event says that tells of it."""
+        return {
+            "freeze": self.id,
+            "selection": self.selection,
+            "message": self.message,
+            "reason": self.reason,
+            "issuer": self.issuer,
+            "subject": self.subject,
+            "expires_at": None if self.expires_at is None else instant(self.expires_at),
+        }
+
+    def told_of(self, thaw: Thaw) -> dict[str, str]:
+        """What the event says that tells of somebody who wants it to end."""
+        return {
+            "freeze": self.id,
+            "selection": self.selection,
+            "reason": thaw.reason,
+            "issuer": thaw.issuer,
+            "subject": thaw.subject,
+        }

@@ -42,7 +42,7 @@ class _Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pattern:
-    """A parsed pattern: at most `LONGEST` steps, one for each character that a value can have."""
+    """A parsed pattern: a step for each character that a value can have, and so at most `LONGEST`."""
 
     steps: tuple[_Step, ...]
 
@@ -54,6 +54,19 @@ class Pattern:
                 {at + 1 for at in reached if at < len(self.steps) and character in self.steps[at].chars}
             )
         return len(self.steps) in reached
+
+    def meets(self, other: "Pattern") -> bool:
+        """Whether some value is as both say. Takes no longer than the steps of one times those of the other."""
+        reached, pending = {(0, 0)}, [(0, 0)]
+        while pending:
+            at, by = pending.pop()
+            if (at, by) == (len(self.steps), len(other.steps)):
+                return True
+            for further, along in _together(self.steps[at : at + 1], other.steps[by : by + 1]):
+                if (step := (at + further, by + along)) not in reached:
+                    reached.add(step)
+                    pending.append(step)
+        return False
 
     @property
     def shortest(self) -> str:
@@ -72,6 +85,16 @@ class Pattern:
             if at in found and self.steps[at].optional:
                 found.add(at + 1)
         return found
+
+
+def _together(mine: Sequence[_Step], theirs: Sequence[_Step]) -> Iterator[tuple[int, int]]:
+    """How many steps each can go on, at a step of each; nothing of one is its end."""
+    if any(step.optional for step in mine):
+        yield 1, 0
+    if any(step.optional for step in theirs):
+        yield 0, 1
+    if any(not set(one.chars).isdisjoint(other.chars) for one in mine for other in theirs):
+        yield 1, 1
 
 
 @cache
@@ -149,6 +172,17 @@ def filled(value: JsonValue, values: Mapping[str, str]) -> JsonValue:
             return {key: filled(item, values) for key, item in value.items()}
         case _:
             return value
+
+
+def made_of(text: str, parameters: Mapping[str, Parameter]) -> Pattern:
+    """What `text` can be once its parameters have values; it is long, and its own only value where it has none."""
+    steps: list[_Step] = []
+    for place, piece in enumerate(_PLACEHOLDER.split(text)):  # every other piece is a name
+        if place % 2:
+            steps += parse(parameters[piece].pattern).steps
+        else:
+            steps += [_Step(chars=character, optional=False) for character in piece]
+    return Pattern(steps=tuple(steps))
 
 
 def opened(text: str) -> str | None:

@@ -19,6 +19,7 @@ from controlplane.sync.document import Path
 from controlplane.sync.load import Source
 from controlplane.sync.ours import reserved
 from controlplane.sync.problem import Problem, Severity
+from controlplane.sync.spoilt import Spoilt
 from controlplane.sync.tiers import Tiers
 
 
@@ -37,6 +38,8 @@ class Surroundings:
     """Who may do what; None where nobody knows."""
     undercuts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     """What each entitlement gets around, by its name: it takes all of them to know."""
+    spoilt: Mapping[str, Spoilt] = field(default_factory=dict[str, Spoilt])
+    """What ends under whose hands, by name of the entitlement, likewise."""
 
 
 Finding = tuple[Path, str]
@@ -179,6 +182,12 @@ def _tier_undercut(source: Source, around: Surroundings) -> Iterator[Finding]:
         yield ("risk",), sentence
 
 
+def _shared_rotation(source: Source, around: Surroundings) -> Iterator[Finding]:
+    for place, sentences in around.spoilt.get(source.entitlement.name, {}).items():
+        for sentence in sentences:
+            yield ("scopes", place), sentence
+
+
 def _wide_scope(source: Source, around: Surroundings) -> Iterator[Finding]:
     del around
     for place, scope in enumerate(source.entitlement.scopes):
@@ -304,6 +313,7 @@ POLICY: Final[dict[str, Rule]] = {
     "clock-below-tier": _clock_below_tier,
     "raw-statement": _raw_statement,
     "tier-undercut": _tier_undercut,
+    "shared-rotation": _shared_rotation,
     "wide-scope": _wide_scope,
     "glob-too-wide": lambda source, _: trusted.glob_too_wide(source.entitlement),
     "glob-of-everybody": lambda source, _: trusted.glob_of_everybody(source.entitlement),
@@ -318,6 +328,7 @@ POLICY: Final[dict[str, Rule]] = {
 _SAID_AT: Final[Mapping[str, Collection[Risk]]] = {
     # What another file says never keeps this one out, and a doubt is for a reviewer to settle.
     "tier-undercut": tuple(Risk),
+    "shared-rotation": tuple(Risk),
     "wide-scope": tuple(Risk),
     **dict.fromkeys(("any-branch", "any-owner", "any-namespace", "pull-request-subject"), (Risk.LOW,)),
 }

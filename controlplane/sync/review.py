@@ -14,6 +14,7 @@ from controlplane.sync.compile import compiled
 from controlplane.sync.lint import Surroundings, lint
 from controlplane.sync.load import load
 from controlplane.sync.problem import Problem, Severity
+from controlplane.sync.spoilt import spoilt
 from controlplane.sync.tiers import load as load_tiers
 from controlplane.sync.undercut import undercuts
 
@@ -67,6 +68,7 @@ def review(
         issuers=issuers,
         access=access,
         undercuts=undercuts(loaded.entitlements, engines),
+        spoilt=spoilt(loaded.entitlements),
     )
     problems = list(loaded.problems)
     sound: list[Compiled] = []

@@ -22,6 +22,7 @@ RULES: Final = {
     "raw-statement": "a statement that reaches the target word for word",
     "wide-scope": "a scope that opens more than its words seem to say",
     "tier-undercut": "entitlements that alone or by twos give away what another keeps for a higher tier",
+    "shared-rotation": "a static secret that one entitlement replaces and another hands out, too",
     # What its tier says.
     "ttl-above-tier": "a grant that lives longer than its tier allows",
     "approval-below-tier": "fewer people who must agree than its tier demands",

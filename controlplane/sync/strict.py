@@ -1,7 +1,7 @@
 """Strict: while what an entitlement's grants are made of has drifted, nothing of it is granted; then it is thawed."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,8 +41,8 @@ class FreezeDrifted:
     record: Recorder
     store: Store
 
-    def __call__(self, found: Iterable[Finding], wanted: Sequence[Compiled]) -> None:
-        """Return once every replica refuses what has drifted.
+    def __call__(self, found: Collection[Finding], wanted: Sequence[Compiled]) -> None:
+        """Return once every replica refuses what has drifted. Who could not look everywhere thaws nothing.
 
         Raises: StoreUnavailableError, LostRaceError: the next round does the rest.
         """
@@ -52,8 +52,9 @@ class FreezeDrifted:
         for selection, why in drifted.items():
             if selection not in standing:
                 self._freeze(selection, why)
+        blind = any(finding.code is Code.NOT_SEEN for finding in found)  # what is not seen now may be as it was
         for freeze in ours:
-            if freeze.selection not in drifted:
+            if freeze.selection not in drifted and not blind:
                 self._thaw(freeze)
         if drifted.keys() - standing:
             self.store.settle_freezes()
@@ -68,15 +69,13 @@ class FreezeDrifted:
             subject=SUBJECT,
             created_at=self.clock.now(),
         )
-        told = {"freeze": freeze.id, "selection": selection, "reason": freeze.reason, "expires_at": None}
         with self.store.transaction() as tx:
-            tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **told, issuer=ISSUER, subject=SUBJECT))
+            tx.freeze(freeze, self.record(Kind.SELECTION_FROZEN, **freeze.told()))
 
     def _thaw(self, freeze: Freeze) -> None:
         thaw = Thaw(issuer=ISSUER, subject=SUBJECT, person=None, at=self.clock.now(), reason="the drift has ended")
-        told = {"freeze": freeze.id, "selection": freeze.selection, "reason": thaw.reason}
+        event = self.record(Kind.SELECTION_THAWED, **freeze.told_of(thaw))
         with self.store.transaction() as tx:
-            event = self.record(Kind.SELECTION_THAWED, **told, issuer=ISSUER, subject=SUBJECT)
             tx.thaw(freeze, freeze.agreed(thaw, enough=True), event)
 
 

@@ -6,12 +6,13 @@ What an entitlement gives is what its engines tell reviewers (`Engine.reach`), c
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
 from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Match, Risk, matches
 from controlplane.model.matching import overlap
+from controlplane.model.parameter import Pattern, made_of, placeholders
 from controlplane.ports import Engine
 
 _COLUMNS: Final = re.compile(r"(?P<lead>may .+? )\((?P<columns>[^()]+)\) of (?P<rest>.+)")
@@ -25,13 +26,23 @@ class _Known:
     entitlement: Entitlement
     gives: frozenset[str]
     tier: int
+    loose: Mapping[str, Pattern]
+    """What of it has parameters: what it can be once they have values."""
+
+    def giving(self, guarded: "_Known") -> "_Known":
+        """The same, with what of `guarded` it gives for some values of its parameters."""
+        for_some = frozenset(atom for atom in guarded.gives if self._can_be(atom)) if self.loose else frozenset[str]()
+        return replace(self, gives=self.gives | for_some)
+
+    def _can_be(self, atom: str) -> bool:
+        near = (can_be for text, can_be in self.loose.items() if atom.startswith(text.partition("{")[0]))
+        return not placeholders(atom) and any(can_be.meets(made_of(atom, {})) for can_be in near)
 
 
 def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]) -> Mapping[str, tuple[str, ...]]:
     """By name of the lower entitlement, what it gets around and how, in sentences."""
-    known = [
-        _Known(entitlement=each, gives=_gives(each, engines), tier=_TIERS.index(each.risk)) for each in entitlements
-    ]
+    known = [_known(each, engines) for each in entitlements]
+    loose = [one for one in known if one.loose]
     giving: dict[str, list[_Known]] = defaultdict(list)
     for one in known:
         for atom in one.gives:
@@ -41,11 +52,10 @@ def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]
     for guarded in known:
         if guarded.tier == lowest:
             continue  # most are, and nothing is below
+        same = (one for atom in guarded.gives for name in {atom, _whole(atom)} for one in giving.get(name, ()))
         lower = {
-            one.entitlement.name: one
-            for atom in guarded.gives
-            for name in {atom, _whole(atom)}
-            for one in giving.get(name, ())
+            one.entitlement.name: one.giving(guarded)
+            for one in (*same, *loose)
             if one.tier < guarded.tier and _guard(one.entitlement) < max(_guard(guarded.entitlement), 1)
         }
         for name, sentence in _around(guarded, [lower[name] for name in sorted(lower)]):
@@ -64,6 +74,16 @@ def _around(guarded: _Known, lower: list[_Known]) -> Iterator[tuple[str, str]]:
             for one, other in (pair, pair[::-1]):
                 too = f"with {other.entitlement.name}, which one workload may have as well, this gives {keeps}"
                 yield one.entitlement.name, f"{too}: raise a tier, or part the workloads"
+
+
+def _known(entitlement: Entitlement, engines: Mapping[str, Engine]) -> _Known:
+    gives = _gives(entitlement, engines)
+    return _Known(
+        entitlement=entitlement,
+        gives=gives,
+        tier=_TIERS.index(entitlement.risk),
+        loose={atom: made_of(atom, entitlement.parameters) for atom in gives if placeholders(atom)},
+    )
 
 
 def _gives(entitlement: Entitlement, engines: Mapping[str, Engine]) -> frozenset[str]:

@@ -47,6 +47,7 @@ class Fault:
     """Where two requests meet, to be answered with each other's answers."""
     _arrived: threading.Event = field(default_factory=threading.Event)
     _decided: threading.Event = field(default_factory=threading.Event)
+    _answered: threading.Event = field(default_factory=threading.Event)
     _cut: bool = False
 
     def wait(self) -> None:
@@ -62,6 +63,15 @@ class Fault:
         """Close its connection without an answer; a request that was held before is never sent."""
         self._cut = True
         self._decided.set()
+
+    def answered(self) -> None:
+        """Until the server has answered what was held. Raises: TimeoutError: it did not."""
+        if not self._answered.wait(_PATIENCE):
+            raise TimeoutError(f"the request for {self.path} was not answered")
+
+    def answer(self) -> None:
+        """The server has answered, whether or not somebody still listens."""
+        self._answered.set()
 
     def met(self) -> bool:
         """Hold whoever comes; whether to go on."""
@@ -171,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, headers, content = self._forged(server.proxy) or self._asked(server.proxy, body)
+        if fault is not None:
+            fault.answer()
         if fault is not None and fault.twice:
             self._asked(server.proxy, body)
         if fault is not None and fault.when is When.AFTER and not fault.met():

@@ -74,6 +74,8 @@ def problems(directory: Path, example: Example) -> tuple[Problem, ...]:
         (roles / "policies").mkdir()
         (roles / "policies" / "some.cedar").write_text(example.text, encoding="utf-8")
         return lint_policies(roles / "policies", ())[1]
+    if example.how == "beside-gateway":
+        (roles / "gateway-signing.yaml").write_text(block("yaml beside-gateway"), encoding="utf-8")
     (roles / "tiers.toml").write_text(block("toml tiers"), encoding="utf-8")
     text = example.text if example.how == "whole" else filled(example.text)
     name = "shop-agent"

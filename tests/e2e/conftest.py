@@ -9,13 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from controlplane.dev.issuer import DevIssuer
+from controlplane.dev.issuer import DevIssuer, mint
 from controlplane.dev.openbao import OpenBao
 from controlplane.dev.stack import Stack
+from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.testing.replicated import ReplicatedPlane
 from controlplane.testing.served import Witness, witness
 from controlplane.vault.client import VaultClient
+from controlplane.world import RandomIds, SystemClock
 
 Planes = Callable[..., RealPlane]
 
@@ -55,3 +57,13 @@ def seer(stack: Stack) -> Generator[Witness]:
     looking = witness(stack)
     yield looking
     looking.close()
+
+
+@pytest.fixture
+def responder(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Secret:
+    """A token of the responder `ann`; commands that are run in this process are hers, at the stack's control plane."""
+    issuer = stack.issuer
+    token = mint(issuer.key, issuer.url, "ann", now=SystemClock().now(), ids=RandomIds(), claims={"role": "responder"})
+    monkeypatch.setenv("SHORTHOLD_ADDR", stack.api)
+    monkeypatch.setenv("SHORTHOLD_TOKEN", token.reveal())
+    return token

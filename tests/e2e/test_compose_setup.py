@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,11 +21,14 @@ from controlplane.dev.postgres import PostgreSQL
 from controlplane.dev.process import Process
 from controlplane.dev.shipped import shipped
 from controlplane.dev.unseal import Unsealing
+from controlplane.doctor.finding import Grade
+from controlplane.doctor.power import param_power, power, rotate_power
 from controlplane.issuers.oidc import KIND, OidcOptions
 from controlplane.issuers.trust.issuer import issuer_of
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.keys.files import generate, load
 from controlplane.model.errors import LocalServerError, VaultRefusedError
+from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.settings import VaultSettings, bao_program
@@ -124,20 +127,32 @@ def sealed(server: SealedServer) -> bool:
     return loopback.ask(server.port, "GET", "/v1/sys/seal-status")[1]["sealed"]
 
 
-def broker(stack: Stack) -> JwtSession:
-    key = load(stack.compose.keys / "broker.pem")
+def session_of(stack: Stack, identity: str) -> JwtSession:
+    key = load(stack.compose.keys / f"{identity}.pem")
     return JwtSession(
-        Server(stack.server.addr), "shorthold-broker", "broker", key, clock=SystemClock(), ids=RandomIds()
+        Server(stack.server.addr), f"shorthold-{identity}", identity, key, clock=SystemClock(), ids=RandomIds()
     )
 
 
 def test_what_set_up_leaves_lets_the_broker_do_its_work_and_no_more(stack: Stack) -> None:
-    session = broker(stack)
+    session = session_of(stack, "broker")
     client = VaultClient(Server(stack.server.addr), session)
     assert client.read("database/creds/sh-prober-orders") is not None
     for forbidden in ("sys/policies/acl/shorthold-broker", "database/config/orders", "sys/audit"):
         with pytest.raises(VaultRefusedError):
             client.read(forbidden)
+    client.close()
+    session.close()
+
+
+@pytest.mark.parametrize(("identity", "expected"), [("param", param_power), ("rotate", rotate_power)])
+def test_who_makes_roles_and_who_rotates_secrets_log_in_and_rule_over_nothing_else(
+    stack: Stack, identity: str, expected: Callable[[Layout], Mapping[str, Sequence[str]]]
+) -> None:
+    session = session_of(stack, identity)
+    client = VaultClient(Server(stack.server.addr), session)
+    (found,) = power(identity, client, expected(VaultSettings(addr=stack.server.addr).layout))
+    assert found.grade is Grade.SOUND, found.detail
     client.close()
     session.close()
 
@@ -152,6 +167,7 @@ def test_no_root_token_remains_and_every_key_is_its_owners_only(stack: Stack) ->
         "task.pem",
         "broker.pem",
         "param.pem",
+        "rotate.pem",
         "audit.key",
         "issuer.jwks.json",
         "receipt.pem",
@@ -172,7 +188,7 @@ def test_a_server_that_was_restarted_is_opened_again_and_nothing_else_is_left_to
     assert not sealed(stack.server)
     assert sorted(path.name for path in stack.compose.operator.iterdir()) == before
     assert (stack.server.directory / "audit.log").stat().st_size > 0
-    session = broker(stack)
+    session = session_of(stack, "broker")
     assert session().reveal()
     session.close()
 

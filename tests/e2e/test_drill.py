@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controlplane.cli.incident import incident
-from controlplane.dev.issuer import mint
 from controlplane.dev.process import until
 from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
@@ -18,19 +17,8 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.served import Witness
 from controlplane.vault.client import part
-from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def responder(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Secret:
-    issuer = Stage(stack.project).stack.issuer
-    now = SystemClock().now()
-    token = mint(issuer.key, issuer.url, "ann", now=now, ids=RandomIds(), claims={"role": "responder"})
-    monkeypatch.setenv("SHORTHOLD_ADDR", stack.api)
-    monkeypatch.setenv("SHORTHOLD_TOKEN", token.reveal())
-    return token
 
 
 def drill(stack: Stack, tmp_path: Path, within: str) -> Result:

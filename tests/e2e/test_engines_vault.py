@@ -3,16 +3,21 @@
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from controlplane.doctor.checks import Doctor
+from controlplane.doctor.finding import Finding, Grade, examine
 from controlplane.model.canonical import JsonObject
 from controlplane.model.errors import VaultRefusedError
 from controlplane.model.secret import Secret
 from controlplane.testing.real import RealPlane
 from controlplane.vault.client import Server, VaultClient, part
 from controlplane.wiring.identities import identity_client
+from controlplane.wiring.plane import ControlPlane
+from controlplane.world import SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -94,6 +99,32 @@ def test_one_that_is_rotated_on_return_is_another_secret_before_its_grant_is_cal
             rotate.read(path)
         with pytest.raises(VaultRefusedError):
             rotate.write(path, {"data": {"api_key": "x"}})
+
+
+def test_p7_doctor_logs_in_as_who_rotates_and_says_what_is_amiss(plane: RealPlane) -> None:
+    def told(of: ControlPlane) -> list[Finding]:
+        doctor = Doctor(settings=plane.settings, plane=of, clock=SystemClock())
+        return list(examine([(name, check) for name, check in doctor.checks if name == "rotate"]))
+
+    rotate, alone = {"random": {"length": 40}, "reread": "1s"}, {"max_active": {"total": 1}}
+    missing = STATIC | {"path": "payments/nowhere", "rotate": rotate}
+    plane.entitle(*BASE, {"entitlement": "gateway-gone", "scopes": [missing], "context": alone})
+    sound, advised = told(plane.plane)
+    assert (sound.grade, advised.grade) == (Grade.SOUND, Grade.ADVICE)
+    assert "has exactly the power it should" in sound.detail
+    assert advised.detail == f"gateway-gone: there is no secret at {plane.mount('kv')}/data/payments/nowhere"
+    (off,) = told(replace(plane.plane, rotate=None))
+    assert (off.grade, off.do) == (Grade.BROKEN, "Set vault.rotate, and run `shorthold vault bootstrap`.")
+    policy = f"sys/policies/acl/{plane.layout.auth_mount}-rotate"
+    kept = part(plane.root.read(policy), "data")["policy"]
+    plane.root.write(policy, {"policy": 'path "sys/capabilities-self" {capabilities = ["update"]}'})
+    try:
+        found = told(plane.plane)
+        assert found[0].grade is Grade.BROKEN
+        assert f"{plane.mount('kv')}/data/x (deny instead of patch)" in found[0].detail
+    finally:
+        plane.root.write(policy, {"policy": kept})
+    plane.entitle(*BASE)
 
 
 def test_a_static_secret_without_a_named_field_is_not_handed_over(plane: RealPlane) -> None:

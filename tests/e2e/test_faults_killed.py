@@ -1,12 +1,15 @@
 """Kill -9 of the control plane at named points and at any: on restart it ends all that lives (P4; G01-G07, R11).
 
 All points are reached in one process, each by a grant of its own that the fault proxy holds there; one kill ends them
-all. The times of settling are shortened by settings; the order of events is the real one.
+all, those amid the rotation of a static secret among them. The times of settling are shortened by settings; the order
+of events is the real one.
 """
 
 import contextlib
 import json
 import random
+import re
+import shutil
 import sys
 import threading
 from collections.abc import Generator
@@ -16,15 +19,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from controlplane.audit.chain import Intact
 from controlplane.dev.process import until
-from controlplane.dev.stack import Stack
+from controlplane.dev.shipped import shipped
+from controlplane.dev.stack import LAYOUT, Stack
 from controlplane.dev.story import AGENT
 from controlplane.model.errors import ControlPlaneError
+from controlplane.model.plan import Layout
 from controlplane.model.secret import Secret
+from controlplane.testing.entitlements import compiled_entitlement, document
 from controlplane.testing.fault_proxy import Fault, FaultProxy, When, fault_proxy
 from controlplane.testing.served import ServedPlane, Witness, ask_again, witness
+from controlplane.vault.client import part
+from controlplane.vault.policies import policy_of
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -56,7 +65,18 @@ ENDING: Final = {
     "R11-lease-not-looked-up": (LEASE, When.BEFORE),
 }
 DELIVERED: Final = "G07-delivered-and-never-opened"
-POINTS: Final = (*ISSUING, *ENDING, DELIVERED)
+
+KV: Final = "kv-killed"
+OLD: Final = "canary-old-key"
+ROTATING: Final = {
+    # Asked before the patch, for the version that it replaces: so the patch is the first at its path.
+    "R11-rotation-not-arrived": ("data", [When.BEFORE]),
+    "R11-rotated-answer-never-read": ("data", [When.AFTER]),
+    # Looked at before the patch twice: what is held is the look that follows when the rotation was written down.
+    "R11-rotated-and-written-down": ("metadata", [None, None, When.BEFORE]),
+}
+"""Of its secret: at which of its two paths, and which of the requests there is held, as the last."""
+POINTS: Final = (*ISSUING, *ENDING, DELIVERED, *ROTATING)
 
 
 @dataclass
@@ -67,6 +87,8 @@ class Aftermath:
     witness: Witness
     by_task: dict[str, dict[str, Any]]
     alive_at_kill: dict[str, bool]
+    secrets: dict[str, tuple[int, dict[str, Any]]]
+    """By point: the newest version of the secret that was rotated there, and what is in it."""
 
 
 @pytest.fixture(scope="module")
@@ -78,46 +100,98 @@ def onlooker(stack: Stack) -> Generator[Witness]:
 
 
 @pytest.fixture(scope="module")
-def aftermath(stack: Stack, onlooker: Witness, tmp_path_factory: pytest.TempPathFactory) -> Generator[Aftermath]:
+def rotating(onlooker: Witness, tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
+    """Beside the shipped entitlements one for each secret that is rotated on return, and where they are kept."""
+    vault, layout = onlooker.vault, Layout(mounts={**LAYOUT.mounts, "kv": KV})
+    roles = tmp_path_factory.mktemp("rotating") / "roles"
+    shutil.copytree(shipped("roles"), roles, ignore=shutil.ignore_patterns("policies"))
+    vault.write(f"sys/mounts/{KV}", {"type": "kv", "options": {"version": "2"}})
+    vault.write("sys/policies/acl/shorthold-rotate", {"policy": policy_of(layout, "rotate")})
+    written: list[str] = []
+    for point in ROTATING:
+        vault.write(f"{KV}/data/{point}", {"data": {"api_key": OLD, "rest": "stays"}})
+        asked = _rotates(point)
+        (roles / f"{asked['entitlement']}.yaml").write_text(yaml.safe_dump(document(**asked)), encoding="utf-8")
+        for item in compiled_entitlement(layout, **asked).objects:
+            vault.write(item.path, item.data)
+            written.append(item.path)
+    yield {"ROLES": str(roles), "VAULT__MOUNTS": json.dumps(layout.mounts)}
+    for path in (*written, f"sys/mounts/{KV}"):
+        vault.delete(path)
+    vault.write("sys/policies/acl/shorthold-rotate", {"policy": policy_of(LAYOUT, "rotate")})
+
+
+def _rotates(point: str) -> dict[str, Any]:
+    rotate = {"random": {"length": 40}, "reread": "1s"}
+    scope = {"name": "key", "engine": "kv", "path": point, "fields": ["api_key"], "rotate": rotate}
+    return {
+        "entitlement": point.lower(),
+        "eligibility": [{"issuer": "dev", "subject": AGENT}],
+        "scopes": [scope],
+        "context": {"max_active": {"total": 1}},
+    }
+
+
+@pytest.fixture(scope="module")
+def aftermath(
+    stack: Stack, onlooker: Witness, rotating: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Aftermath]:
     directory = tmp_path_factory.mktemp("killed")
     with fault_proxy(stack.vault_addr) as proxy:
-        plane = ServedPlane(stack, directory, {**QUICK, "VAULT__ADDR": proxy.addr})
+        plane = ServedPlane(stack, directory, {**QUICK, **rotating, "VAULT__ADDR": proxy.addr})
         plane.start()
         try:
-            late = _reach_every_point(plane, proxy)
+            login, patch = _reach_every_point(plane, proxy)
             plane.kill()
             killed = {str(grant["task"]): grant for grant in plane.grants()}
             alive = {task: bool(onlooker.tokens(grant["id"])) for task, grant in killed.items()}
-            late.release()  # only now: to look at a token that is just being made is to end it
+            login.release()  # only now: to look at a token that is just being made is to end it
             plane.start()
             until(lambda: all(grant["state"] == "revoked" for grant in plane.grants()), GONE_WITHIN)
             by_task = {str(grant["task"]): grant for grant in plane.grants()}
-            yield Aftermath(plane, onlooker, by_task, alive)
+            rotated = {point: _secret(onlooker, point) for point in ROTATING}
+            patch.release()
+            patch.answered()
+            yield Aftermath(plane, onlooker, by_task, alive, rotated)
         finally:
             plane.kill()
 
 
-def _reach_every_point(plane: ServedPlane, proxy: FaultProxy) -> Fault:
-    """Bring a grant to each point and hold it there. The fault that holds the login that shall arrive too late."""
+def _secret(onlooker: Witness, point: str) -> tuple[int, dict[str, Any]]:
+    held = part(onlooker.vault.read(f"{KV}/data/{point}"), "data")
+    return int(str(part(held, "metadata")["version"])), part(held, "data")
+
+
+def _reach_every_point(plane: ServedPlane, proxy: FaultProxy) -> tuple[Fault, Fault]:
+    """Bring a grant to each point and hold it there. What holds the login and the patch that shall arrive too late."""
     ending = {task: _request(plane, task) for task in ENDING}
+    ending |= {task: _request(plane, task, entitlement=task.lower()) for task in ROTATING}
     _request(plane, DELIVERED)
+    faults: dict[str, Fault] = {}
     for task, id in ending.items():
-        fault = proxy.hold(*ENDING[task])
+        faults[task] = proxy.hold(*ENDING[task]) if task in ENDING else _hold_rotation(proxy, task)
         with plane.agent(AGENT) as agent:
             agent.finish(id)
-        fault.wait()
-    faults: dict[str, Fault] = {}
+        faults[task].wait()
     for task, (path, when) in ISSUING.items():
         faults[task] = proxy.hold(path, when)
         threading.Thread(target=_request, args=(plane, task), daemon=True).start()
         faults[task].wait()
     sys.stdout.write(f"killed with a grant at each of: {', '.join(POINTS)}\n")
-    return faults["G04-jwt-signed-login-arrives-after-the-kill"]
+    return faults["G04-jwt-signed-login-arrives-after-the-kill"], faults["R11-rotation-not-arrived"]
 
 
-def _request(plane: ServedPlane, task: str) -> str:
+def _hold_rotation(proxy: FaultProxy, point: str) -> Fault:
+    at, requests = ROTATING[point]
+    faults = [proxy.hold(f"/v1/{KV}/{at}/{point}", when or When.BEFORE) for when in requests]
+    for passing in faults[:-1]:
+        passing.release()
+    return faults[-1]
+
+
+def _request(plane: ServedPlane, task: str, *, entitlement: str = "orders-read") -> str:
     with plane.agent(AGENT) as agent, contextlib.suppress(ControlPlaneError):
-        asked = {"entitlement": "orders-read", "task": task, "intent": "answer-question", "ttl": "15s"}
+        asked = {"entitlement": entitlement, "task": task, "intent": "answer-question", "ttl": "15s"}
         return str(agent.request(asked)["grant"]["id"])
     return ""
 
@@ -148,6 +222,24 @@ def test_after_a_kill_no_lease_and_no_database_user_is_left(aftermath: Aftermath
     assert aftermath.witness.users() == []
 
 
+@pytest.mark.parametrize(
+    ("point", "version"),
+    [("R11-rotation-not-arrived", 2), ("R11-rotated-answer-never-read", 3), ("R11-rotated-and-written-down", 2)],
+)
+def test_p3_after_a_kill_amid_its_rotation_a_static_secret_is_another_and_the_receipt_says_which(
+    aftermath: Aftermath, point: str, version: int
+) -> None:
+    """C10: once where that is known, twice where no answer came; a patch that arrives after all changes nothing."""
+    held, secret = aftermath.secrets[point]
+    assert (held, secret.keys(), secret["rest"]) == (version, {"api_key", "rest"}, "stays")
+    assert re.fullmatch(r"[A-Za-z0-9]{40}", str(secret["api_key"]))
+    assert _secret(aftermath.witness, point) == (held, secret)
+    grant = aftermath.by_task[point]
+    (end,) = json.loads(grant["receipt"])["ended"]
+    assert (end["verified"], end["method"]) == (True, f"rotated at version {version}")
+    assert aftermath.plane.events(grant["id"]).count("secret.rotated") == 1
+
+
 def test_after_a_kill_the_audit_chain_is_whole(aftermath: Aftermath) -> None:
     assert isinstance(aftermath.plane.audit(), Intact)
 
@@ -163,6 +255,8 @@ def test_a_killed_control_plane_left_no_secret_in_its_log(aftermath: Aftermath) 
     log = aftermath.plane.log.read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert "eyJ" not in log
+    assert all(secret["api_key"] not in log for _, secret in aftermath.secrets.values())
+    assert OLD not in log
 
 
 def test_killed_at_random_instants_it_ends_everything_all_the_same(stack: Stack, seer: Witness, tmp_path: Path) -> None:

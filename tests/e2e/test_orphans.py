@@ -171,7 +171,7 @@ def test_doctor_finds_a_healthy_control_plane_sound(own: Stack) -> None:
     assert [finding for finding in findings if finding["grade"] != "sound"] == []
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert {finding["check"] for finding in findings} == {
-        *("settings", "vault", "server", "clock", "broker", "param", "sync", "store"),
+        *("settings", "vault", "server", "clock", "broker", "param", "rotate", "sync", "store"),
         *("restore", "entitlements", "targets", "revocations", "orphans", "sinks"),
     }
     assert run(own, "doctor").returncode == 0

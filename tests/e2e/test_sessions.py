@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controlplane.cli.incident import incident
-from controlplane.dev.issuer import mint
 from controlplane.dev.stack import Stack
 from controlplane.dev.stage import Stage
 from controlplane.dev.story import AGENT
@@ -17,19 +16,8 @@ from controlplane.model.secret import Secret
 from controlplane.sdk.client import Shorthold
 from controlplane.testing.served import Witness
 from controlplane.vault.client import part
-from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def responder(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    issuer = Stage(stack.project).stack.issuer
-    now = SystemClock().now()
-    token = mint(issuer.key, issuer.url, "ann", now=now, ids=RandomIds(), claims={"role": "responder"})
-    monkeypatch.setenv("SHORTHOLD_ADDR", stack.api)
-    monkeypatch.setenv("SHORTHOLD_TOKEN", token.reveal())
-    return CliRunner()
 
 
 def session(stack: Stack, task: str) -> psycopg.Connection:
@@ -41,14 +29,15 @@ def session(stack: Stack, task: str) -> psycopg.Connection:
     return stage.connect(credentials["orders"])
 
 
+@pytest.mark.usefixtures("responder")
 def test_d03_open_sessions_end_with_a_cut_and_a_role_that_would_leave_them_open_is_named_before(
-    stack: Stack, seer: Witness, responder: CliRunner
+    stack: Stack, seer: Witness
 ) -> None:
     task = f"S-{secrets.token_hex(4)}"
     opened = session(stack, task)
 
     def cli(*arguments: str) -> Result:
-        return responder.invoke(incident, [*arguments, "-l", f"task={task}", "--harden"])
+        return CliRunner().invoke(incident, [*arguments, "-l", f"task={task}", "--harden"])
 
     (role,) = [name for name in seer.vault.list("database/roles") if name.startswith("sh-orders-read-")]
     before = part(seer.vault.read(f"database/roles/{role}"), "data")

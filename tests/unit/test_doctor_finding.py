@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from controlplane.doctor.checks import behind, broker_power, sync_power, unsaved
+from controlplane.doctor.checks import behind, unsaved
 from controlplane.doctor.finding import Finding, Grade, advice, broken, examine, sound
+from controlplane.doctor.power import broker_power, param_power, rotate_power, sync_power
 from controlplane.model.errors import VaultUnavailableError
 from controlplane.model.event import Kind
 from controlplane.model.grant import GrantId
+from controlplane.model.plan import Layout
 from controlplane.testing.clock import START
 from controlplane.testing.cursors import FakeCursors
 from controlplane.testing.entitlements import LAYOUT
@@ -56,8 +58,10 @@ def test_the_grade_is_the_exit_status() -> None:
 
 def test_what_doctor_expects_to_be_denied_is_named_in_no_shipped_policy() -> None:
     """P7."""
-    for identity, power in (("broker", broker_power(LAYOUT)), ("sync", sync_power(LAYOUT))):
-        text = policy_of(LAYOUT, identity)
+    layout = Layout(mounts={**LAYOUT.mounts, "kv": "kv"})
+    powers = {"broker": broker_power, "sync": sync_power, "param": param_power, "rotate": rotate_power}
+    for identity, power_of in powers.items():
+        text, power = policy_of(layout, identity), power_of(layout)
         denied = [path for path, words in power.items() if words == ["deny"]]
         assert len(denied) >= 8
         assert [path for path in denied if f'"{path}"' in text] == []

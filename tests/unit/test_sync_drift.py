@@ -278,6 +278,23 @@ def test_in_strict_mode_nothing_is_granted_of_what_has_drifted_until_it_has_not_
     (frozen,), (thawed,) = plane.events(Kind.SELECTION_FROZEN), plane.events(Kind.SELECTION_THAWED)
     assert frozen.body["reason"] == f"drift: {code} {path}"
     assert (frozen.body["issuer"], thawed.body["reason"]) == ("shorthold-drift", "the drift has ended")
+    assert "its platform team has been told" in str(frozen.body["message"])
+
+
+def test_what_could_not_be_looked_at_is_not_thawed() -> None:
+    plane = FakePlane(NOW)
+    rights = replace(finding(f"orders/sh-orders-read-{NOW.revision}-orders"), code=Code.GROUP_RIGHTS)
+    looks = Looks(finds=[rights])
+    watch = strictly(plane, looks)
+    for finds in ([rights], [replace(finding("group roles at orders"), code=Code.NOT_SEEN)]):
+        looks.finds = finds
+        assert watch()
+        with pytest.raises(FrozenError):
+            plane.ask()
+        plane.clock.advance(timedelta(minutes=6))
+    looks.finds = []
+    assert watch()
+    plane.ask(task=TaskId("T-2"))
 
 
 def test_what_people_froze_is_not_thawed_and_what_concerns_no_entitlement_freezes_none() -> None:

@@ -79,3 +79,24 @@ def test_two_patterns_meet_where_one_text_fits_both(patterns: list[str], text: s
 def test_a_thousand_entitlements_are_compared_in_a_blink() -> None:
     many = [made(f"low-{place}", f"select on table t{place % 40}.x") for place in range(1000)]
     assert found(*many) == set()
+
+
+def static(path: str, *fields: str, rotate: bool = False, **more: Any) -> Entitlement:
+    scope: dict[str, Any] = {"name": "key", "engine": "kv", "path": path, "fields": list(fields)}
+    if rotate:
+        scope["rotate"] = {"random": {"length": 40}, "reread": "30s"}
+        more["context"] = {"max_active": {"total": 1}}
+    return entitlement(scopes=[scope], **more)
+
+
+def test_c4_a_static_secret_that_is_rotated_at_a_higher_tier_is_undercut_by_who_just_hands_it_out() -> None:
+    guarded = static("payments/gateway", "api_key", rotate=True, entitlement="guarded", risk="medium")
+
+    def found_below(path: str, *fields: str, **more: Any) -> set[str]:
+        return set(undercuts([guarded, static(path, *fields, entitlement="low", **more)], engines()))
+
+    assert found_below("payments/gateway", "api_key") == {"low"}
+    assert found_below("payments/gateway", "api_key", "other") == {"low"}
+    assert found_below("payments/gateway", "other") == set()
+    assert found_below("payments/{which}", "api_key", parameters={"which": {"pattern": "[a-z]{4,9}"}}) == {"low"}
+    assert found_below("payments/{which}", "api_key", parameters={"which": {"pattern": "[a-z]{4,6}"}}) == set()
