@@ -10,10 +10,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from controlplane.model.errors import ConfigurationError
 from controlplane.model.secret import Secret
-from controlplane.sdk.refusals import AnsweredError, ForeignAnswerError, refusal
+from controlplane.sdk.refusals import AnsweredError, ForeignAnswerError, UnreachableError, refusal
 
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
 LARGEST_REPORT: Final = 256 * 1024 * 1024
+_OF_A_PROXY: Final = frozenset({502, 503, 504})
+"""What is said, without a word of ours, while every control plane behind a proxy starts again."""
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 Json = dict[str, Any]
@@ -126,7 +128,8 @@ def headers_of(call: Call, token: Secret | None, namespace: str | None) -> dict[
 def heard(call: Call, place: str, status: int, raw: bytes) -> Json:
     """The answer to `call`, which holds what it should.
 
-    Raises: AnsweredError: it is a no; ForeignAnswerError: whoever is at `place` is no control plane.
+    Raises: AnsweredError: it is a no; UnreachableError: a proxy reaches no control plane; ForeignAnswerError: whoever
+    is at `place` is none.
     """
     try:
         told: object = json.loads(raw) if raw else {}
@@ -138,6 +141,8 @@ def heard(call: Call, place: str, status: int, raw: bytes) -> Json:
             raise AnsweredError(status, answer)
         if "code" in answer:
             raise refusal(status, answer)
+        if status in _OF_A_PROXY:
+            raise UnreachableError(f"{place} answered with HTTP status {status}, as a proxy does that reaches nobody")
         answer = {}
     if call.holds not in answer:
         raise ForeignAnswerError(

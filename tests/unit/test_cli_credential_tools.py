@@ -1,4 +1,4 @@
-"""`shorthold credential` called by kubectl, aws and skopeo themselves, which use what it prints (C5, L12)."""
+"""`shorthold credential` called by kubectl, aws, skopeo and libpq themselves, which use what it prints (C5, L12)."""
 
 import base64
 import hashlib
@@ -6,10 +6,12 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, cast
 
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -268,6 +271,38 @@ def test_aws_itself_signs_with_the_key(server: Canned, tmp_path: Path, needed: N
     assert "Credential=AKIACANARY/" in asked.headers["Authorization"]
     assert asked.headers["X-Amz-Security-Token"] == "session-canary"
     assert "canary" not in (run.stdout + run.stderr).lower()
+
+
+def test_libpq_itself_reads_the_password_file(server: Canned, tmp_path: Path) -> None:
+    password = r"canary:pass\word 'ü"
+    server.answers["POST /v1/sys/wrapping/unwrap"] = (200, {"data": {"o": {"username": "u:1", "password": password}}})
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        port = listener.getsockname()[1]
+        line = subprocess.run(
+            [sys.executable, *WORDS, "pgpass", "--where", f"*:{port}:orders"],
+            env=environment(server, tmp_path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        (tmp_path / "pgpass").write_bytes(line)
+        (tmp_path / "pgpass").chmod(0o600)
+        came = pool.submit(password_of_a_login, listener)
+        where = f"host=127.0.0.1 port={port} dbname=orders user=u:1 passfile={tmp_path / 'pgpass'}"
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(f"{where} sslmode=disable gssencmode=disable connect_timeout=60")
+        assert came.result(60) == password
+
+
+def password_of_a_login(listener: socket.socket) -> str:
+    """What whoever logs in first says, asked for in clear. Source: PostgreSQL docs, "Message Flow", "Start-up"."""
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as heard:
+        heard.read(int.from_bytes(heard.read(4), "big") - 4)  # who wants what
+        connection.sendall(b"R" + (8).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+        assert heard.read(1) == b"p"
+        return heard.read(int.from_bytes(heard.read(4), "big") - 4).rstrip(b"\0").decode()
 
 
 def skopeo(image: str, server: Canned, directory: Path) -> "subprocess.CompletedProcess[str]":

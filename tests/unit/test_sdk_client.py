@@ -89,7 +89,7 @@ def test_a_problem_is_told_with_its_code_and_its_kind_is_the_exit_status(
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(403, {"errors": ["permission denied"]}), (404, None), (502, "<html>"), (200, {}), (200, "<html>"), (307, None)],
+    [(403, {"errors": ["permission denied"]}), (404, None), (500, "<html>"), (200, {}), (200, "<html>"), (307, None)],
 )
 def test_whoever_answers_otherwise_is_no_shorthold_and_decided_nothing(
     server: Canned, status: int, body: JsonValue
@@ -100,6 +100,15 @@ def test_whoever_answers_otherwise_is_no_shorthold_and_decided_nothing(
     assert isinstance(error, ForeignAnswerError)
     assert error.exit_status == 2
     assert server.addr in error.detail
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_reaches_nobody_is_nobody_there_and_whoever_tries_again_does(server: Canned, status: int) -> None:
+    server.answers["GET /v1/grants"] = (status, "<html>")
+    with client(server.addr) as agent:
+        error = refused(agent.list)
+    assert isinstance(error, UnreachableError)
+    assert f"HTTP status {status}" in error.detail
 
 
 def test_nobody_there_is_said_in_words() -> None:

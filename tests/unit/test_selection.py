@@ -6,9 +6,11 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 import pytest
+from click import Context, Option
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.cli.cutting import SelectionType, preview
 from controlplane.model.approval import Approver, GivenApproval
 from controlplane.model.canonical import JsonValue
 from controlplane.model.errors import InvalidSelectionError
@@ -212,6 +214,15 @@ def test_every_selector_has_an_example_that_reads_and_finds_its_value_or_none(se
     assert not parsed.selects(Selectable(known={}))
     assert str(selection(str(parsed))) == str(parsed)
     assert selector.about
+
+
+def test_the_shell_completes_every_key_that_there_is_and_no_other() -> None:
+    def completed(text: str) -> list[str]:
+        return [str(one.value) for one in SelectionType().shell_complete(Context(preview), Option(["-l"]), text)]
+
+    assert set(completed("")) == {f"{one.word}{'.' if one.named else ''}" for one in selectors().values()}
+    assert completed("task=T-1,sub") == ["task=T-1,subject"]
+    assert completed("nothing") == []
 
 
 def test_p12_only_selectors_that_look_at_the_caller_alone_say_so() -> None:
