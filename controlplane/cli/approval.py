@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.asking import GrantIdType, client, print_grant, told
+from controlplane.cli.asking import GRANT_ID, client, print_grant, told
 from controlplane.cli.output import FORMATS, cell, output_option, say, show
 from controlplane.model.canonical import JsonValue
 
@@ -42,7 +42,7 @@ def pending(output: str) -> None:
 
 
 @click.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--reason", default=None, help="Why you agree, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="Agree to a shorter time only, such as 2m.")
 @click.option("--scope", "scopes", multiple=True, help="Agree to this scope only; may be given several times.")
@@ -74,7 +74,7 @@ def approve(  # noqa: PLR0917 # click passes each option by name
 
 
 @click.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--reason", required=True, help="Why not: whoever asked is told.")
 @output_option
 def deny(id: str, reason: str, output: str) -> None:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from typing_extensions import override
@@ -12,16 +12,24 @@ from controlplane.cli.output import say, show
 from controlplane.sdk.client import AnsweredError, Shorthold
 
 
-class GrantIdType(click.ParamType[str]):
-    """The id of a grant, so that a slip of the hand is told before anything is sent."""
+class IdType(click.ParamType[str]):
+    """The id of a thing, so that a slip of the hand is told before anything is sent."""
 
     name = "id"
 
+    def __init__(self, thing: str, prefix: str) -> None:
+        self._thing, self._prefix = thing, prefix
+
     @override
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"gr_[a-z2-7]{24}", value):
-            self.fail(f"{value!r} is no grant id: it looks like gr_ and 24 characters", param, ctx)
+        if not re.fullmatch(rf"{self._prefix}[a-z2-7]{{24}}", value):
+            said = f"{value!r} is no {self._thing} id: it looks like {self._prefix} and 24 characters"
+            self.fail(said, param, ctx)
         return value
+
+
+GRANT_ID: Final = IdType("grant", "gr_")
+FREEZE_ID: Final = IdType("freeze", "fz_")
 
 
 class ParameterType(click.ParamType[tuple[str, str]]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from controlplane.cli.grant import GrantIdType
+from controlplane.cli.asking import GRANT_ID
 from controlplane.cli.output import output_option, say, show
 from controlplane.model.errors import AuditBrokenError, ConfigurationError
 from controlplane.model.grant import GrantId
@@ -53,7 +53,7 @@ def audit() -> None:
 @audit.command()
 @click.option("-n", "--lines", default=20, show_default=True, type=click.IntRange(0, _MOST), help="How many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
-@click.option("--grant", type=GrantIdType(), help="Only events of this grant.")
+@click.option("--grant", type=GRANT_ID, help="Only events of this grant.")
 @_store_option
 @output_option
 def tail(lines: int, follow: bool, grant: str | None, url: str | None, output: str) -> None:

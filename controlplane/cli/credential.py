@@ -58,7 +58,8 @@ def credential(  # noqa: PLR0917 # click passes each option by name
     \b
     Examples:
       credential_process = shorthold credential reports --task T-1 --intent report --format aws
-      git config credential.helper '!shorthold credential forge --task T-2 --intent push --format git'
+      git config credential.https://git.acme.example.helper \\
+        '!shorthold credential forge --task T-2 --intent push --format git'
     """  # noqa: D301 # \b is click's mark for a block that keeps its lines
     if form is None:
         raise InvalidRequestError("say in whose words: --format pgpass, aws, kubernetes, git, docker, env or json")

@@ -13,13 +13,12 @@ from typing_extensions import override
 from controlplane.cli.asking import client, told
 from controlplane.cli.direct import cut_directly
 from controlplane.cli.output import cell, output_option, say, show
+from controlplane.cli.statuses import RESIDUAL
 from controlplane.sdk.client import AnsweredError, Shorthold, UnreachableError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-RESIDUAL = 5
-"""Exit status: something is not verified gone."""
 
 _BETWEEN = 0.5
 _PATIENCE = 20.0

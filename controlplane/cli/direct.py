@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controlplane.cli.output import cell, say, show
+from controlplane.cli.statuses import RESIDUAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from controlplane.incident.direct import Fate, Found
     from controlplane.model.canonical import JsonValue
 
-RESIDUAL = 5
-"""Exit status: something is not gone, or nobody can say so."""
 _COLUMNS = ("grant", "subject", "entitlement", "task", "why", "todo")
 
 

@@ -17,14 +17,13 @@ import click
 
 from controlplane.cli.asking import client, narrowing, parameter_option, told
 from controlplane.cli.output import output_option, say, show
+from controlplane.cli.statuses import RESIDUAL
 from controlplane.sdk.client import AnsweredError, Shorthold, UnreachableError
 from controlplane.sdk.identity import Identity, from_command, from_file
 
 if TYPE_CHECKING:
     from controlplane.model.canonical import JsonValue
 
-RESIDUAL = 5
-"""Exit status: a credential that was lost is not verified gone."""
 _BETWEEN = 0.1
 _COLUMNS = ("engine", "credentials", "verified", "p50", "p99", "longest")
 
@@ -99,6 +98,7 @@ def drill(  # noqa: PLR0917 # click passes each option by name
         rows: list[JsonValue] = [asdict(one) for one in done]
         whole = spread([one.seconds for one in done])
         show({"incident": name, "containment": whole, "engines": measured, "runs": rows}, output)
+    say(f"What the control plane itself saw: shorthold incident report {name} -o {name}.html")
     if missing:
         say(f"NOT contained: {len(missing)} of {len(done)}. Revocation is broken; the control plane goes on trying.")
         sys.exit(RESIDUAL)

@@ -7,7 +7,7 @@ from typing import Never
 
 import click
 
-from controlplane.cli.asking import GrantIdType, fail, narrowing, parameter_option
+from controlplane.cli.asking import GRANT_ID, fail, narrowing, parameter_option
 from controlplane.cli.child import run
 from controlplane.cli.handing import Handing, handed
 from controlplane.cli.output import say
@@ -25,7 +25,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 @click.option("--task", default=None, help="The id of the task this is for; you choose it.")
 @click.option("--parent", default=None, help="The task of yours that it is a part of.")
 @click.option("--intent", default=None, help="Which of the entitlement's intents.")
-@click.option("--grant", "waited", type=GrantIdType(), default=None, help="One that people have agreed to, instead.")
+@click.option("--grant", "waited", type=GRANT_ID, default=None, help="One that people have agreed to, instead.")
 @click.option("--reason", default=None, help="Why, in a sentence, for whoever reads the audit log.")
 @click.option("--ttl", default=None, help="How long, such as 5m; the entitlement's default otherwise.")
 @parameter_option

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controlplane.cli import approval, finding, keeping, review
-from controlplane.cli.asking import GrantIdType, client, narrowing, parameter_option, print_grant, summary, told
+from controlplane.cli.asking import GRANT_ID, client, narrowing, parameter_option, print_grant, summary, told
 from controlplane.cli.output import FORMATS, output_option, say, show
 from controlplane.cli.receipt import verify_receipt
+from controlplane.cli.statuses import DENIED, PENDING, RESIDUAL
 from controlplane.cli.unwrapping import unwrapped, vault_settings
 from controlplane.sdk.client import Shorthold
 
 if TYPE_CHECKING:
     from controlplane.cli.unwrapping import Vault
 
-DENIED, PENDING, RESIDUAL = 3, 4, 5
-"""Exit statuses: refused; waiting for approval; something could not be verified gone."""
 
 _WHY = ("decision", "says", "code", "detail")
 _OUTCOMES = {
@@ -108,7 +107,7 @@ def request(  # noqa: PLR0917 # click passes each option by name
 
 
 @grant.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--wait", is_flag=True, help="Wait until people have agreed, as long as the grant does.")
 @click.option("--unwrap", is_flag=True, help="Open the wrapping token at Vault and print the credentials.")
 @output_option
@@ -154,7 +153,7 @@ def explain(  # noqa: PLR0917 # click passes each option by name
 
 
 @grant.command(name="show")
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @output_option
 def show_(id: str, output: str) -> None:
     """Show one grant that you may see, its leases and its receipt."""
@@ -177,7 +176,7 @@ def list_(output: str) -> None:
 
 
 @grant.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--outcome", type=click.Choice(["completed", "failed"]), default="completed", show_default=True)
 @click.option("--wait", default=None, help="Wait so long for the proof, such as 10s.")
 @output_option

@@ -1,33 +1,17 @@
 """`shorthold incident`: preview, cut and drill; freeze, thaw, and list freezes."""
 
-import re
 import sys
 from typing import Any
 
 import click
-from typing_extensions import override
 
 from controlplane.cli import cutting, proving, reporting
-from controlplane.cli.asking import client, told
+from controlplane.cli.asking import FREEZE_ID, client, told
 from controlplane.cli.drill import drill
 from controlplane.cli.output import output_option, say, show
-
-PENDING, RESIDUAL = 4, 5
-"""Exit statuses: waiting for another person; something could not be verified."""
+from controlplane.cli.statuses import PENDING, RESIDUAL
 
 _COLUMNS = ("id", "selection", "message", "reason", "subject", "created_at", "expires_at", "thawed_at")
-
-
-class FreezeIdType(click.ParamType[str]):
-    """The id of a freeze, so that a slip of the hand is told before anything is sent."""
-
-    name = "id"
-
-    @override
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"fz_[a-z2-7]{24}", value):
-            self.fail(f"{value!r} is no freeze id: it looks like fz_ and 24 characters", param, ctx)
-        return value
 
 
 @click.group()
@@ -84,7 +68,7 @@ def freeze(  # noqa: PLR0917 # click passes each option by name
 
 
 @incident.command()
-@click.argument("id", type=FreezeIdType())
+@click.argument("id", type=FREEZE_ID)
 @click.option("--reason", required=True, help="Why, for the audit log.")
 @output_option
 def thaw(id: str, reason: str, output: str) -> None:

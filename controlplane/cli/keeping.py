@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from controlplane.cli.asking import GrantIdType, client, print_grant, told
+from controlplane.cli.asking import GRANT_ID, client, print_grant, told
 from controlplane.cli.output import instant, output_option, say, show
 from controlplane.model.duration import format_duration, parse_duration
 from controlplane.model.errors import ControlPlaneError, InvalidRequestError
@@ -19,7 +19,7 @@ _TRY_AGAIN = frozenset({"not-authenticated", "store-unavailable", "busy", "rate-
 
 
 @click.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--ttl", default=None, help="How long from now, such as 5m; the entitlement's default otherwise.")
 @output_option
 def renew(id: str, ttl: str | None, output: str) -> None:
@@ -34,7 +34,7 @@ def renew(id: str, ttl: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option(
     "--every", default=None, help="Keep beating at this interval, such as 20s, until Ctrl-C or the grant ends."
 )

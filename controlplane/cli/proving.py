@@ -5,11 +5,10 @@ from typing import Any, Final
 
 import click
 
-from controlplane.cli.asking import GrantIdType, client, told
+from controlplane.cli.asking import GRANT_ID, client, told
 from controlplane.cli.output import output_option, say, show
+from controlplane.cli.statuses import RESIDUAL
 
-RESIDUAL: Final = 5
-"""Exit status: something is not proved gone."""
 _FACTS: Final = ("found", "what", "name", "place", "evidence", "at")
 _STRAYS: Final = ("kind", "name", "place", "grant", "detail")
 _SAID: Final = {"gone": "gone", "alive": "ALIVE", "cannot-be-asked": "CANNOT BE ASKED"}
@@ -17,7 +16,7 @@ _SAID: Final = {"gone": "gone", "alive": "ALIVE", "cannot-be-asked": "CANNOT BE 
 
 @click.command()
 @click.argument("incident", required=False)
-@click.option("--grant", type=GrantIdType(), default=None, help="One grant.")
+@click.option("--grant", type=GRANT_ID, default=None, help="One grant.")
 @click.option("--subject", default=None, help="Every grant of this subject.")
 @click.option("--principal", metavar="NAME", default=None, help="A user name or serial that stands in a target's log.")
 @click.option("--strays/--no-strays", default=True, show_default=True, help="Look for what should not exist, too.")

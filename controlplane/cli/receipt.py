@@ -9,21 +9,23 @@ from typing import Any, Final, cast
 import click
 
 from controlplane.cli.output import output_option, say, show
+from controlplane.cli.statuses import RESIDUAL
 from controlplane.model.errors import ConfigurationError, ReceiptBrokenError
 
-RESIDUAL: Final = 5
 _GRANT: Final = re.compile(r"gr_[a-z2-7]{24}")
 _LARGEST: Final = 1024 * 1024
 
-
-@click.command(name="verify-receipt")
-@click.argument("what", metavar="FILE|ID")
-@click.option(
+keys_option = click.option(
     "--keys",
     type=click.Path(path_type=Path),
     default=None,
     help="A JWK set, or a public key in PEM; asked of the control plane otherwise.",
 )
+
+
+@click.command(name="verify-receipt")
+@click.argument("what", metavar="FILE|ID")
+@keys_option
 @output_option
 def verify_receipt(what: str, keys: Path | None, output: str) -> None:
     """Check the signature of a receipt and print what was signed.

@@ -8,6 +8,7 @@ import click
 
 from controlplane.cli.asking import client, told
 from controlplane.cli.output import output_option, say, show
+from controlplane.cli.receipt import keys_option, published, read
 from controlplane.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,12 +40,7 @@ def report(incident: str, out: Path) -> None:
 
 @click.command(name="verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--keys",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="A JWK set, or a public key in PEM; asked of the control plane otherwise.",
-)
+@keys_option
 @output_option
 def verify(bundle: Path, keys: Path | None, output: str) -> None:
     """Check that a report is as the control plane signed it, to the last byte; -o json prints what was signed.
@@ -52,7 +48,6 @@ def verify(bundle: Path, keys: Path | None, output: str) -> None:
     With --keys nothing is asked of anybody. Keep a copy of /.well-known/jwks.json: it is what you trust. Exit status:
     0 it is, 1 it is not, with a sentence for each thing that is wrong.
     """
-    from controlplane.cli.receipt import published, read
     from controlplane.incident.check import check
     from controlplane.keys.receipts import public_keys, verified
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from controlplane.cli.asking import GrantIdType, client, told
+from controlplane.cli.asking import GRANT_ID, client, told
 from controlplane.cli.output import output_option, show
 from controlplane.model.canonical import JsonValue
 
 
 @click.command()
-@click.option("--after", type=GrantIdType(), default=None, help="Only those after that of this grant.")
+@click.option("--after", type=GRANT_ID, default=None, help="Only those after that of this grant.")
 @output_option
 def reviews(after: str | None, output: str) -> None:
     """List open reviews of break-glass grants, oldest first: for approvers, responders and auditors."""
@@ -26,7 +26,7 @@ def reviews(after: str | None, output: str) -> None:
 
 
 @click.command()
-@click.argument("id", type=GrantIdType())
+@click.argument("id", type=GRANT_ID)
 @click.option("--note", required=True, help="What was done with the grant, and whether it was right.")
 @output_option
 def review(id: str, note: str, output: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from controlplane.cli.output import cell, output_option, say, show
+from controlplane.cli.statuses import RESIDUAL
 from controlplane.cli.vault import own_token
 from controlplane.model.canonical import JsonValue
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 CHANGES: Final = 2
 """Exit status of `plan --detailed-exitcode` when there is something to do."""
-RESIDUAL: Final = 5
-"""Exit status: something is not verified gone."""
 
 _roles_option = click.option(
     "--roles",

@@ -7,9 +7,7 @@ import click
 
 from controlplane.cli.asking import client, told
 from controlplane.cli.output import output_option, say, show
-
-RESIDUAL = 5
-"""Exit status: something could not be verified gone."""
+from controlplane.cli.statuses import RESIDUAL
 
 _COLUMNS = ("id", "state", "entitlement", "task", "why", "revoked_at", "verified")
 

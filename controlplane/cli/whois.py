@@ -1,15 +1,13 @@
 """`shorthold whois`: whose is a name that stands in a target's log."""
 
 import sys
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from controlplane.cli.asking import client, told
 from controlplane.cli.output import output_option, say, show
-
-RESIDUAL: Final = 5
-"""Exit status: it is named like ours, and nobody knows it."""
+from controlplane.cli.statuses import RESIDUAL
 
 
 @click.command()

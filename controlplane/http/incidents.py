@@ -315,8 +315,8 @@ _FOLLOWED = answers({}, NotAllowedError, NotFoundError)
 async def follow_cut(id: Id, request: Request, plane: Plane, who: Caller, standing: Stands) -> StreamingResponse:
     """How far a cut has come, told anew whenever that changes, until it has ended: server-sent events.
 
-    Each is a `progress`, whose data has `cut` and `progress` as the cut itself has them. After five minutes, or where
-    too many follow already, the stream ends before: ask again.
+    Each is a `progress`, whose data has `cut` and `progress` as the cut itself has them. After five minutes, with the
+    token, or where too many follow already, the stream ends before: ask again.
     """
     waiters = request.app.state.waiters
 
@@ -337,6 +337,8 @@ async def follow_cut(id: Id, request: Request, plane: Plane, who: Caller, standi
                 if seen.cut.ended_at is not None:
                     return
                 await anyio.sleep(_BETWEEN if may_wait else 0)
+                if plane.clock.now() >= who.expires_at:
+                    return  # nobody is told more than his token would let him ask
                 try:
                     seen = await anyio.to_thread.run_sync(look, limiter=waiters.threads)
                 except ControlPlaneError:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
+from anyio import CancelScope
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
@@ -112,11 +113,14 @@ class Tools:
             wish = {**asked, "parameters": parameters}
             if (await ask(calls.explain(wish)))["decision"] == "allow":
                 return _allowed(asked, parameters)
-            grant = (await ask(calls.request(wish)))["grant"]  # a denial is raised here, and stands in the audit log
-            if grant["state"] != "pending":  # it was allowed in between, and has made what nobody here may have
-                await ask(calls.finish(grant["id"], outcome="failed"))
-                return _allowed(asked, parameters)
-            return await self._shown(ctx, ask, grant)
+            waits: Json | None = None
+            with CancelScope(shield=True):  # a client that goes away now must not leave behind what nobody ends
+                grant = (await ask(calls.request(wish)))["grant"]  # a denial is raised here, and is in the audit log
+                if grant["state"] == "pending":
+                    waits = grant
+                else:  # it was allowed in between, and has made what nobody here may have
+                    await ask(calls.finish(grant["id"], outcome="failed"))
+            return await self._shown(ctx, ask, waits) if waits else _allowed(asked, parameters)
 
     async def explain_denial(
         self,

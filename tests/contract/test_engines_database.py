@@ -285,6 +285,18 @@ def test_a_group_role_that_was_dropped_or_lost_a_grant_is_made_whole_again(bench
         bench.run("DROP TABLE IF EXISTS billing.made_anew CASCADE")
 
 
+def test_a_group_role_that_was_made_a_member_of_another_one_takes_nobody_in_y17(bench: Bench) -> None:
+    role = bench.role("select on table sales.orders", name="joined")
+    group = role.naming.scope("it")
+    bench.revoke(bench.issue(role).lease)
+    bench.run("GRANT pg_write_server_files TO {group}", group=group)
+    with pytest.raises((VaultRefusedError, VaultUnavailableError), match="is a member of another one"):
+        bench.issue(role)
+    bench.run("REVOKE pg_write_server_files FROM {group}", group=group)
+    with bench.issue(role).open() as session:
+        session.execute("SELECT FROM sales.orders")
+
+
 def test_group_roles_of_old_revisions_go_once_nobody_is_in_them(bench: Bench) -> None:
     roles = [bench.role("select on table sales.orders", name="piling", sessions=number) for number in (1, 2, 3)]
     first, second, third = (role.naming.scope("it") for role in roles)

@@ -70,7 +70,7 @@ def test_what_it_writes_reads_back_as_it_was_compiled(mounted: VaultClient, writ
 def test_a_task_may_make_its_own_credential_and_nothing_else_at_that_mount(
     openbao: OpenBao, mounted: VaultClient, written: Compiled, engine: Engine
 ) -> None:
-    """P7, A14, Y32."""
+    """P7, A14, Y14, Y32: another case is another path, and so is one without `data/`."""
     answer = mounted.write(
         "auth/token/create",
         {"policies": [written.naming.base], "no_default_policy": True, "ttl": "5m", "no_parent": True},
@@ -83,6 +83,12 @@ def test_a_task_may_make_its_own_credential_and_nothing_else_at_that_mount(
         *(f"{mount}/{what}" for what in ("config", "config/ca", "config/orders", "config/connection", "roles")),
         *(f"auth/token/{what}" for what in ("create", "create-orphan", "create/other", "roles/other", "renew-self")),
         *(f"{path}{more}" for path in own for more in ("-x", "/x")),
+        *(
+            other
+            for path in own
+            for other in (path.title(), path.upper(), path.replace("/data/", "/"))
+            if other != path
+        ),
         *(f"{where}/{written.naming.base}" for where in (engine.places(mount).roles, "sys/policies/acl") if where),
     }
     asked: JsonObject = {"token": task.token().reveal() if task.token else "", "paths": [*sorted(own | others)]}

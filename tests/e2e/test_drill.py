@@ -55,6 +55,11 @@ def test_a_drill_contains_what_it_loses_leaves_nothing_and_fails_where_revocatio
     seer.drop([user])
     with Shorthold(stack.api, lambda: Stage(stack.project).token(AGENT)) as agent:
         assert until(lambda: agent.show(run["grant"])["grant"]["state"] == "revoked", timedelta(seconds=90), every=0.5)
-    with Shorthold(stack.api, lambda: responder) as door:  # no freeze of a drill is left
+    with Shorthold(stack.api, lambda: responder) as door:
+        reported = door.report(told["incident"])
+        assert reported["grants"] == 1
+        kinds = ("selection.previewed", "cut.ordered", "grant.revoked", "cut.ended", "selection.thawed")
+        assert all(f">{kind}<" in reported["bundle"] for kind in kinds)
+        # No freeze of a drill is left.
         tasks = {one["task"] for each in (told, json.loads(broken.stdout)) for one in each["runs"]}
         assert not {f"task={task}" for task in tasks} & {one["selection"] for one in door.freezes()["freezes"]}

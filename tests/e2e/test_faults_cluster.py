@@ -88,14 +88,15 @@ def seer(cluster: Cluster, stack: Stack, balancer: Relay) -> Generator[Witness]:
 def test_a_leader_that_is_killed_while_it_revokes_leaves_nobody_alive(
     cluster: Cluster, balancer: Relay, stack: Stack, seer: Witness, tmp_path: Path
 ) -> None:  # fact 4, R09
-    plane = ServedPlane(stack, tmp_path, {**QUICK, "VAULT__ADDR": f"http://{HOST}:{balancer.port}"})
-    plane.start()
-    try:
-        for number in range(ROUNDS):
+    for number in range(ROUNDS):
+        (directory := tmp_path / str(number)).mkdir()
+        plane = ServedPlane(stack, directory, {**QUICK, "VAULT__ADDR": f"http://{HOST}:{balancer.port}"})
+        plane.start()
+        try:
             _kill_the_leader_amid(GRANTS, plane, cluster, seer, number)
-        assert len(plane.grants()) >= ROUNDS * GRANTS
-    finally:
-        plane.kill()
+            assert len(plane.grants()) >= GRANTS
+        finally:
+            plane.kill()
 
 
 def _kill_the_leader_amid(count: int, plane: ServedPlane, cluster: Cluster, seer: Witness, number: int) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -18,6 +19,7 @@ import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
 from controlplane.dev import loopback
 from controlplane.dev.configuration import configuration_file
@@ -158,6 +160,36 @@ def test_p10_from_need_to_proof_over_stdio_and_http_and_no_result_has_what_was_i
             (id,) = (grant["id"] for grant in client.list()["grants"] if grant["task"] == task)
             receipt = client.finish(id, wait="60s")["grant"]["receipt"]
             assert receipt["verified"] is True
+
+
+def test_killed_with_9_the_tools_take_no_access_with_them_and_the_next_ones_end_it(site: Site, tmp_path: Path) -> None:
+    task, pid = f"T-killed/{tmp_path.name}", tmp_path / "pid"
+    script = f"echo $$ > {shlex.quote(str(pid))}; exec {shlex.quote(sys.executable)} -m controlplane mcp"
+    wish = {"entitlement": "orders-read", "task": task, "intent": "answer-question"}
+    token = site.token(AGENT, "shorthold").reveal()
+    environment = environment_with(**site.stack.environment(), SHORTHOLD_TOKEN=token)
+    with site.client(AGENT) as program:
+        id = program.request(wish)["grant"]["id"]
+
+    async def served(*, killed: bool) -> tuple[str, str | None]:
+        command = StdioServerParameters(command="sh", args=["-c", script], env=environment, cwd=site.stack.project)
+        async with Client(command) as client:
+            told = await asyncio.gather(  # two at once, in one session
+                site.call(client, "list_grants", task=task), site.call(client, "find_access", needs=["sales.orders"])
+            )
+            (held,) = told[0]["grants"]
+            if killed:
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+                with pytest.raises(MCPError):
+                    await client.call_tool("list_grants", {})
+                return held["state"], None
+            ended = await site.call(client, "finish_task", task=task)
+        return held["state"], ended["why"]
+
+    assert asyncio.run(served(killed=True)) == ("active", None)
+    assert asyncio.run(served(killed=False)) == ("active", "completed")
+    with site.client(AGENT) as program:
+        assert program.finish(id, wait="60s")["grant"]["receipt"]["verified"] is True
 
 
 def test_a_token_for_the_tools_is_none_for_the_api_nor_the_other_way_round(site: Site) -> None:

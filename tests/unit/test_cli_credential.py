@@ -102,22 +102,29 @@ def test_docker_gets_the_login_for_the_server_that_it_names_and_stores_nothing(s
     assert len(server.asked) == asked
 
 
-def test_git_itself_takes_the_login(server: Canned, tmp_path: Path, needed: Callable[[str, object], None]) -> None:
+def test_git_itself_takes_the_login_for_the_one_host(
+    server: Canned, tmp_path: Path, needed: Callable[[str, object], None]
+) -> None:
     needed("git", shutil.which("git"))
     give(server, {"login": {"token": "canary-token"}})
     program = f"{sys.executable} -m controlplane credential {' '.join(ASK)} git --username x-access-token"
     environment = {**os.environ, "HOME": str(tmp_path), "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
-    filled = subprocess.run(
-        ["git", "-c", f"credential.helper=!{program}", "credential", "fill"],
-        input="protocol=https\nhost=git.acme.example\n\n",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    filled, other = (
+        subprocess.run(
+            ["git", "-c", f"credential.https://git.acme.example.helper=!{program}", "credential", "fill"],
+            input=f"protocol=https\nhost={host}\n\n",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for host in ("git.acme.example", "git.elsewhere.example")
     )
     assert filled.returncode == 0, filled.stderr
     assert {"username=x-access-token", "password=canary-token"} <= set(filled.stdout.splitlines())
+    assert other.returncode != 0
+    assert "canary" not in other.stdout + other.stderr
 
 
 def test_what_does_not_fit_the_tool_ends_what_was_granted(server: Canned) -> None:

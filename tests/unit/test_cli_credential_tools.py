@@ -1,6 +1,10 @@
-"""`shorthold credential` called by kubectl and aws themselves, which use what it prints (C5, L12)."""
+"""`shorthold credential` called by kubectl, aws and skopeo themselves, which use what it prints (C5, L12)."""
 
+import base64
+import hashlib
 import json
+import re
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -28,10 +32,39 @@ from controlplane.testing.canned import Canned, canned
 
 Needed = Callable[[str, object], None]
 
+AGENTS_PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
 ID = "gr_" + "a" * 24
 TOKEN = "canary-bearer"
 WORDS = ("-m", "controlplane", "credential", "cluster", "--task", "T-1", "--intent", "deploy", "--format")
 VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def answer(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[Quiet], tls: ssl.SSLContext | None = None) -> Generator[int]:
+    """The port of 127.0.0.1 where `handler` answers, while the context lasts."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass
@@ -73,7 +106,7 @@ class Authority:
         tls.verify_mode = ssl.CERT_OPTIONAL
         seen = self.seen
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet):
             def do_GET(self) -> None:
                 peer = cast("dict[str, Any]", cast("ssl.SSLSocket", self.connection).getpeercert() or {})
                 name = next(
@@ -81,26 +114,65 @@ class Authority:
                 )
                 seen.append((self.headers.get("Authorization"), name))
                 known = seen[-1] == (f"Bearer {TOKEN}", None) or (seen[-1][0] is None and name is not None)
-                body = json.dumps({"major": "1", "known": known}).encode()
-                self.send_response(200 if known else 401)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.answer(200 if known else 401, json.dumps({"major": "1", "known": known}).encode())
 
-            @override
-            def log_message(self, format: str, *args: object) -> None:
-                pass
+        with serving(Handler, tls) as port:
+            yield f"https://localhost:{port}"
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-            thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield f"https://localhost:{server.server_port}"
-            finally:
-                server.shutdown()
-                thread.join()
+
+@dataclass
+class Registry:
+    """A registry with one image, for whoever has the password; `seen` are the names and passwords that came.
+
+    Source: OCI Distribution Specification, "Pulling manifests" and "Pulling blobs".
+    """
+
+    username: str
+    password: str
+    seen: list[str] = field(default_factory=list[str])
+
+    @contextmanager
+    def at(self) -> Generator[int]:
+        """Its port: by plain HTTP, at each name of this machine."""
+        layer, config = b"a layer, as good as any", b'{"architecture": "amd64", "os": "linux"}'
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST,
+                "config": described("application/vnd.oci.image.config.v1+json", config),
+                "layers": [described("application/vnd.oci.image.layer.v1.tar", layer)],
+            }
+        ).encode()
+        held = {f"/v2/shop/blobs/{digest(blob)}": (BLOB, blob) for blob in (layer, config)}
+        held |= {"/v2/": ("application/json", b"{}"), "/v2/shop/manifests/1": (MANIFEST, manifest)}
+        ours = self
+
+        class Handler(Quiet):
+            def do_GET(self) -> None:
+                given = self.headers.get("Authorization", "").removeprefix("Basic ")
+                if given:
+                    ours.seen.append(base64.b64decode(given).decode())
+                if not given or ours.seen[-1] != f"{ours.username}:{ours.password}":
+                    self.answer(401, b"{}", **{"WWW-Authenticate": 'Basic realm="shop"'})
+                elif self.path in held:
+                    kind, body = held[self.path]
+                    self.answer(200, body, kind)
+                else:
+                    self.answer(404, b"{}")
+
+        with serving(Handler) as port:
+            yield port
+
+
+BLOB, MANIFEST = "application/octet-stream", "application/vnd.oci.image.manifest.v1+json"
+
+
+def digest(blob: bytes) -> str:
+    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
+
+
+def described(kind: str, blob: bytes) -> dict[str, str | int]:
+    return {"mediaType": kind, "digest": digest(blob), "size": len(blob)}
 
 
 @pytest.fixture
@@ -196,3 +268,51 @@ def test_aws_itself_signs_with_the_key(server: Canned, tmp_path: Path, needed: N
     assert "Credential=AKIACANARY/" in asked.headers["Authorization"]
     assert asked.headers["X-Amz-Security-Token"] == "session-canary"
     assert "canary" not in (run.stdout + run.stderr).lower()
+
+
+def skopeo(image: str, server: Canned, directory: Path) -> "subprocess.CompletedProcess[str]":
+    """Copy `image` into `directory`, where skopeo asks the helpers that its file of credentials names."""
+    us = environment(server, directory)
+    return subprocess.run(
+        ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", f"docker://{image}", "dir:image"],
+        cwd=directory,
+        env={**us, "PATH": f"{directory}:{us['PATH']}", "REGISTRY_AUTH_FILE": str(directory / "auth.json")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_skopeo_itself_pulls_with_the_password_and_takes_it_to_no_other_registry(
+    server: Canned, tmp_path: Path, needed: Needed
+) -> None:
+    needed("skopeo", shutil.which("skopeo"))
+    (documented,) = re.findall(r"```sh\n(#!/bin/sh\n.*?--format docker.*?)```", AGENTS_PAGE.read_text(), re.DOTALL)
+    ours_by_name = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m controlplane "$@"\n'
+    for name, program in (("docker-credential-shop", documented), ("shorthold", ours_by_name)):
+        (tmp_path / name).write_text(program)
+        (tmp_path / name).chmod(0o755)
+    password = "canary pass:word/ü"
+    server.answers["POST /v1/sys/wrapping/unwrap"] = (200, {"data": {"r": {"username": "ci", "password": password}}})
+    ours = Registry("ci", password)
+    with ours.at() as port:
+        (tmp_path / "auth.json").write_text(json.dumps({"credHelpers": {f"127.0.0.1:{port}": "shop"}}))
+        run = skopeo(f"127.0.0.1:{port}/shop:1", server, tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert json.loads((tmp_path / "image" / "manifest.json").read_text())["mediaType"] == MANIFEST
+        assert set(ours.seen) == {f"ci:{password}"}
+        assert "canary" not in run.stdout + run.stderr
+        asked, came = len(server.asked), len(ours.seen)
+
+        assert skopeo(f"localhost:{port}/shop:1", server, tmp_path).returncode != 0
+        assert len(server.asked) == asked
+        assert set(ours.seen[came:]) <= {":"}
+
+        reason = "frozen for SEC-7"
+        server.answers["POST /v1/grants"] = (403, {"code": "frozen", "title": "Frozen", "detail": reason})
+        refused = skopeo(f"127.0.0.1:{port}/shop:1", server, tmp_path)
+        assert refused.returncode != 0
+        assert reason in refused.stderr
+        assert set(ours.seen[came:]) <= {":"}

@@ -3,13 +3,13 @@
 import json
 import re
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.engines.dialects import DatabaseScope, mariadb, redis
+from controlplane.engines.dialects import DatabaseScope, Dialect, mariadb, postgresql, redis
 from controlplane.engines.dialects.terms.group import Group
 from controlplane.engines.dialects.terms.privilege import Privilege
 
@@ -23,6 +23,26 @@ def mariadb_statements(*privileges: str) -> list[str]:
     )
     (text,) = mariadb.DIALECT.statements(scope, GROUP, maximum=QUARTER).creation
     return cast("list[str]", json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "words", "ends"),
+    [
+        (postgresql.DIALECT, {"privileges": ["select on table a.b"]}, ["NOLOGIN", "pg_terminate_backend", "DROP ROLE"]),
+        (
+            mariadb.DIALECT,
+            {"dialect": "mariadb", "privileges": ["select on table a.b"]},
+            ["ACCOUNT LOCK", "KILL", "DROP USER"],
+        ),
+    ],
+    ids=["postgresql", "mariadb"],
+)
+def test_no_end_of_a_login_is_left_to_what_the_plugin_would_do_y19(
+    dialect: Dialect, words: dict[str, Any], ends: list[str]
+) -> None:
+    scope = DatabaseScope.model_validate({"name": "it", "engine": "database", "connection": "shop", **words})
+    said = " ".join(dialect.statements(scope, GROUP, maximum=QUARTER).revocation)
+    assert all(re.search(rf"\b{end}\b", said) for end in ends), said
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,25 @@ def test_a_denial_is_403_with_every_reason(plane: FakePlane, http: Http) -> None
     assert all(why["detail"] for why in body["reasons"])
 
 
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        *("", "0", "0s", "-5m", "+5m", "5", "1.5m", "1e18", "5m5m", "\u0665m", "five", "Infinity", "NaN", " 5m"),
+        *(0, -300, 300, 300.0, 1e18, 10**30, True, False, [], {}, ["5m"]),
+    ],
+)
+def test_a04_a_ttl_that_is_no_span_is_422_and_grants_nothing(plane: FakePlane, http: Http, ttl: object) -> None:
+    problem(http(plane, "POST", "/v1/grants", json={**WISH, "ttl": ttl}, headers=bearer(plane)), 422, "invalid-request")
+    assert plane.store.grants() == []
+
+
+@pytest.mark.parametrize("ttl", ["901s", "16m", "8h", "1000000h", "9" * 9 + "h"])
+def test_a04_a_ttl_above_the_ceiling_is_denied_and_never_cut_to_it(plane: FakePlane, http: Http, ttl: str) -> None:
+    answer = http(plane, "POST", "/v1/grants", json={**WISH, "ttl": ttl}, headers=bearer(plane))
+    assert answer.status_code in {403, 422}, answer.text
+    assert plane.store.grants() == []
+
+
 def test_a_stranger_is_told_the_same_of_what_exists_and_what_does_not(plane: FakePlane, http: Http) -> None:  # P07
     bodies = [
         http(plane, "POST", "/v1/grants", json={**WISH, "entitlement": name}, headers=bearer(plane, STRANGER)).text

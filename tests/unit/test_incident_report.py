@@ -31,7 +31,25 @@ from controlplane.testing.plane import FakePlane
 RESPONDER, AUDITOR = Standing(roles=frozenset({Role.RESPONDER})), Standing(roles=frozenset({Role.AUDITOR}))
 HOSTILE = '</pre></code><script>alert(1)</script><img src=x onerror=alert(1)>" onclick="x" &lt;b&gt; \u202e --> {{7*7}}'
 ALLOWED = {
-    *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "li", "table", "tr", "th", "td"),
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "p",
+        "ul",
+        "li",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    ),
     *("span", "div", "b", "code", "details", "summary", "pre"),
 }
 
@@ -274,7 +292,7 @@ def test_c05_whatever_others_wrote_is_text_in_the_page_and_nothing_else() -> Non
     bundle = report(story(HOSTILE)).decode()
     found = seen(bundle)
     assert found.tags <= ALLOWED
-    assert found.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "id", "hidden"}
+    assert found.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "data-of", "id", "hidden"}
     assert "alert(1)" in bundle  # it is told, escaped
     assert "\u202e" not in bundle
     assert "<script" not in bundle.casefold()
@@ -322,6 +340,20 @@ def test_what_is_still_alive_is_told_so_and_one_cut_can_be_reported_by_its_id() 
     assert one["outcomes"]["verified"] == 0
     assert one["outcomes"]["residual"] + one["outcomes"]["ending"] == 1
     assert "NOT gone" in report(plane, ordered.cut.id).decode()
+    html = page(both)
+    parts = ["1 NOT gone", "2 verified gone", "<h2>Not verified gone", "<h2>Cuts", "<h2>Grants that are verified gone"]
+    places = [html.index(part) for part in parts]
+    assert places == sorted(places)
+    alive, gone = (html[place:].partition("</table>")[0] for place in places[2::2])
+    assert [alive.count(f"<b>task</b> {task}<") for task in ("T-9", "T-1", "T-2")] == [1, 0, 0]
+    assert [gone.count(f"<b>task</b> {task}<") for task in ("T-9", "T-1", "T-2")] == [0, 1, 1]
+
+
+def test_every_time_that_the_page_shows_says_that_it_is_utc(case: Case) -> None:
+    html = page(case.told)
+    assert not re.search(r"\d\d:\d\d:\d\d(?! UTC<)", html)
+    assert not re.search(r"\d\dT\d\d:\d\d", html)
+    assert html.count(" UTC<") > len(case.told["log"]["records"]) / 2
 
 
 def test_c8_only_responders_and_auditors_get_one_and_only_of_what_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,45 @@ def test_p10_whatever_an_answer_holds_only_named_fields_reach_the_model() -> Non
     assert CANARY not in json.dumps(asked.results)
 
 
+def test_a_client_that_goes_away_amid_a_request_leaves_nothing_that_nobody_ends() -> None:
+    active: Json = {**GRANT, "state": "active"}
+    asked = Asked(
+        {
+            "POST /v1/grants?dry_run=1": {"decision": "needs-approval"},
+            "POST /v1/grants": {"grant": active},
+            f"POST /v1/grants/{ID}/finish": {"grant": active},
+            "GET /v1/grants": {"grants": []},
+        }
+    )
+
+    async def talk(client: Client) -> None:
+        begun, on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        answer = asked.line
+
+        async def slow(call: Call) -> Json:
+            if (call.method, call.path) == ("POST", "/v1/grants"):
+                begun.set()
+                await on.wait()
+            heard = await answer(call)
+            if call.path.endswith("/finish"):
+                ended.set()
+            return heard
+
+        asked.line = slow
+        call = asyncio.create_task(client.call_tool("request_access", WISH))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        told(await client.call_tool("list_grants"))  # answered beside the other, and after what said that it is over
+        assert asked.said == ["POST /v1/grants?dry_run=1", "GET /v1/grants"]
+        on.set()
+        await asyncio.wait_for(ended.wait(), WITHIN.total_seconds())
+
+    asked.talk(talk, mode="legacy")  # over streams, as with stdio; the other is a call within one process
+    assert asked.said[2:] == ["POST /v1/grants", f"POST /v1/grants/{ID}/finish"]
+
+
 def test_what_nobody_answers_and_what_nobody_expected_are_no_tracebacks() -> None:
     async def silent(call: Call) -> Json:
         del call

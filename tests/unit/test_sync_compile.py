@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from controlplane.model.canonical import JsonObject
 from controlplane.model.plan import Compiled, Layout, ObjectKind
+from controlplane.sync.ours import origin
 from controlplane.testing.entitlements import LAYOUT, compiled_entitlement
 
 CHANGES: list[dict[str, Any]] = [
@@ -96,6 +97,14 @@ def test_every_object_has_the_name_of_its_revision() -> None:
         f"sys/policies/acl/sh-orders-read-{compiled.revision}",
         f"auth/shorthold/role/sh-orders-read-{compiled.revision}",
     ]
+
+
+@pytest.mark.parametrize("name", ["root", "default", "response-wrapping", "control-group"])
+def test_no_name_of_vaults_own_is_ever_written_or_taken_for_ours_y09(name: str) -> None:
+    for layout in (LAYOUT, Layout(prefix=name.partition("-")[0], mounts=dict(LAYOUT.mounts))):
+        written = [item.path for item in compiled_entitlement(layout, entitlement=name).objects]
+        assert all(path.rpartition("/")[2].startswith(f"{layout.prefix}-{name}-") for path in written)
+        assert origin(layout, ObjectKind.POLICY, f"sys/policies/acl/{name}") is None
 
 
 def test_the_policy_allows_making_the_credential_and_wrapping_it_and_nothing_else() -> None:

@@ -95,6 +95,12 @@ BEGIN
       END;
     END LOOP;
   END LOOP;
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_auth_members AS held JOIN pg_catalog.pg_roles AS mine ON mine.oid = held.member
+    WHERE mine.rolname = '<group>'
+  ) THEN
+    RAISE EXCEPTION 'role % is a member of another one: somebody gave it more than its entitlement says', '<group>';
+  END IF;
 END $shorthold$;
 CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT <sessions>;
 GRANT "<group>" TO "{{name}}" WITH INHERIT TRUE, SET FALSE"""
