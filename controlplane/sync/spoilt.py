@@ -56,16 +56,22 @@ def spoilt(entitlements: Iterable[Entitlement]) -> Mapping[str, Spoilt]:
                 ends[one.entitlement, one.place, one.secret].add(other.entitlement)
                 ended[other.entitlement, other.place, other.secret].add(one.entitlement)
     found: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for (name, place, secret), names in sorted(ends.items()):
-        sentence = f"each grant of this ends with another {secret}, also for whoever has it by {_shown(names)}: {_DO}"
+    for (name, place, by), secrets in _together(ends):
+        sentence = f"each grant of this ends with another {secrets}, also for whoever has it by {by}: {_DO}"
         found[name][place].append(sentence)
-    for (name, place, secret), names in sorted(ended.items()):
-        if (name, place, secret) not in ends:
-            sentence = (
-                f"each grant of {_shown(names)} ends with another {secret}, also for whoever has it by this: {_DO}"
-            )
-            found[name][place].append(sentence)
+    for (name, place, by), secrets in _together({key: names for key, names in ended.items() if key not in ends}):
+        sentence = f"each grant of {by} ends with another {secrets}, also for whoever has it by this: {_DO}"
+        found[name][place].append(sentence)
     return found
+
+
+def _together(of: Mapping[tuple[str, int, str], Collection[str]]) -> Iterator[tuple[tuple[str, int, str], str]]:
+    """One sentence for all secrets of a scope that are shared with the same others, not one for each field."""
+    secrets: dict[tuple[str, int, str], list[str]] = defaultdict(list)
+    for (name, place, secret), others in sorted(of.items()):
+        secrets[name, place, _shown(others)].append(secret)
+    for key, found in secrets.items():
+        yield key, ", ".join(found)
 
 
 def _handed(entitlement: Entitlement) -> Iterator[_Handed]:

@@ -1,6 +1,7 @@
 """Ways around a tier: what one entitlement guards, and a lower one, or two that one workload may both have, give away.
 
-What an entitlement gives is what its engines tell reviewers (`Engine.reach`), column by column.
+What an entitlement gives is what its engines tell reviewers (`Engine.reach`), column by column; where it has
+parameters, whatever some values of them make of that.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Final
 
 from controlplane.model.entitlement import Eligibility, Entitlement, Glob, Match, Risk, matches
 from controlplane.model.matching import overlap
-from controlplane.model.parameter import Pattern, made_of, placeholders
+from controlplane.model.parameter import made_of, placeholders
 from controlplane.ports import Engine
 
 _COLUMNS: Final = re.compile(r"(?P<lead>may .+? )\((?P<columns>[^()]+)\) of (?P<rest>.+)")
@@ -26,17 +27,21 @@ class _Known:
     entitlement: Entitlement
     gives: frozenset[str]
     tier: int
-    loose: Mapping[str, Pattern]
-    """What of it has parameters: what it can be once they have values."""
+    loose: bool
+    """Whether something of it has parameters."""
 
     def giving(self, guarded: "_Known") -> "_Known":
-        """The same, with what of `guarded` it gives for some values of its parameters."""
-        for_some = frozenset(atom for atom in guarded.gives if self._can_be(atom)) if self.loose else frozenset[str]()
+        """The same, with what of `guarded` it gives for some values of either's parameters."""
+        if not (self.loose or guarded.loose):
+            return self
+        for_some = {atom for atom in guarded.gives if any(self._can_be(own, guarded, atom) for own in self.gives)}
         return replace(self, gives=self.gives | for_some)
 
-    def _can_be(self, atom: str) -> bool:
-        near = (can_be for text, can_be in self.loose.items() if atom.startswith(text.partition("{")[0]))
-        return not placeholders(atom) and any(can_be.meets(made_of(atom, {})) for can_be in near)
+    def _can_be(self, own: str, guarded: "_Known", atom: str) -> bool:
+        mine, theirs = own.partition("{")[0], atom.partition("{")[0]  # most differ here already
+        if not (mine.startswith(theirs) or theirs.startswith(mine)) or (mine, theirs) == (own, atom):
+            return False
+        return made_of(own, self.entitlement.parameters).meets(made_of(atom, guarded.entitlement.parameters))
 
 
 def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]) -> Mapping[str, tuple[str, ...]]:
@@ -52,11 +57,14 @@ def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]
     for guarded in known:
         if guarded.tier == lowest:
             continue  # most are, and nothing is below
-        same = (one for atom in guarded.gives for name in {atom, _whole(atom)} for one in giving.get(name, ()))
+        kept = guarded.gives | {_whole(atom) for atom in guarded.gives}
+        near = {one.entitlement.name: one for atom in kept for one in giving.get(atom, ())}
+        near |= {one.entitlement.name: one for one in (known if guarded.loose else loose)}
         lower = {
-            one.entitlement.name: one.giving(guarded)
-            for one in (*same, *loose)
+            name: gives
+            for name, one in near.items()
             if one.tier < guarded.tier and _guard(one.entitlement) < max(_guard(guarded.entitlement), 1)
+            if not kept.isdisjoint((gives := one.giving(guarded)).gives)
         }
         for name, sentence in _around(guarded, [lower[name] for name in sorted(lower)]):
             found[name].append(sentence)
@@ -65,6 +73,7 @@ def undercuts(entitlements: Iterable[Entitlement], engines: Mapping[str, Engine]
 
 def _around(guarded: _Known, lower: list[_Known]) -> Iterator[tuple[str, str]]:
     keeps = f"all that {guarded.entitlement.name} keeps for tier {guarded.entitlement.risk}"
+    keeps += " and some values of its parameters" if guarded.loose else ""
     alone = [one for one in lower if _covers(one.gives, guarded.gives)]
     for one in alone:
         yield one.entitlement.name, f"this gives {keeps}: raise its tier, or narrow it"
@@ -82,7 +91,7 @@ def _known(entitlement: Entitlement, engines: Mapping[str, Engine]) -> _Known:
         entitlement=entitlement,
         gives=gives,
         tier=_TIERS.index(entitlement.risk),
-        loose={atom: made_of(atom, entitlement.parameters) for atom in gives if placeholders(atom)},
+        loose=bool(placeholders(tuple(gives))),
     )
 
 

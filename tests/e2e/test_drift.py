@@ -16,10 +16,10 @@ from controlplane.incident.cuts import Seen
 from controlplane.keys.files import generate
 from controlplane.model.canonical import JsonObject
 from controlplane.model.drift import Code, Finding
-from controlplane.model.errors import CanaryFailedError, LostRaceError, VaultRefusedError
+from controlplane.model.errors import CanaryFailedError, FrozenError, LostRaceError, VaultRefusedError
 from controlplane.model.grant import State
 from controlplane.model.plan import Action, Compiled
-from controlplane.settings import Settings
+from controlplane.settings import DriftSettings, Settings
 from controlplane.sync.apply import ApplySync
 from controlplane.sync.ours import Origin
 from controlplane.sync.plan import PlanSync
@@ -30,7 +30,7 @@ from controlplane.vault.roles import VaultRoles
 from controlplane.wiring.errands import drift_finder
 from controlplane.wiring.identities import identity_client
 from controlplane.wiring.plane import wire
-from controlplane.world import RandomIds
+from controlplane.world import RandomIds, SystemClock
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
@@ -242,6 +242,38 @@ def test_what_was_granted_by_hand_to_a_group_role_is_named_y28(
         for statement, _ in deeds:
             owner.execute(sql.SQL("REVOKE " + statement + " FROM {}").format(sql.Identifier(group)))  # pyright: ignore[reportArgumentType] # of this test
         assert news() == set()
+
+
+def test_p8_in_strict_mode_the_worker_freezes_what_somebody_edited_and_thaws_what_was_mended_y28(
+    plane: RealPlane, settings: Settings
+) -> None:
+    """C28: another replica looks; what is out goes on, and ends by what the role says now."""
+    (wanted,) = plane.entitle({"entitlement": "vdr-orders"}, {"entitlement": "vdr-other"})[:1]
+    role = wanted.objects[0]
+    drift = DriftSettings(every=timedelta(seconds=1), strict=True)
+    watching = wire(settings.model_copy(update={"drift": drift}))
+
+    def frozen() -> bool:
+        return [one.selection for one in plane.plane.store.freezes(active_at=SystemClock().now())] != []
+
+    out = plane.grant("vdr-orders")
+    plane.root.write(role.path, {**role.data, "revocation_statements": ["SELECT 1"]})
+    watching.worker.start()
+    try:
+        assert until(frozen, timedelta(seconds=60))
+        with pytest.raises(FrozenError):
+            plane.grant("vdr-orders")
+        plane.finished(plane.grant("vdr-other"))
+        plane.root.write(role.path, role.data)
+        assert until(lambda: not frozen(), timedelta(seconds=60))
+        plane.finished(plane.grant("vdr-orders"))
+        assert plane.stands(out).state is State.ACTIVE
+    finally:
+        watching.worker.stop()
+        watching.close()
+    plane.finished(out)
+    told = [event for event in plane.events() if event.startswith("selection.")]
+    assert told == ["selection.frozen", "selection.thawed"]
 
 
 def test_a_plan_asks_vault_once_for_each_folder_and_each_object(plane: RealPlane, settings: Settings) -> None:

@@ -38,6 +38,12 @@ def test_both_are_told_who_replaces_what_of_whom() -> None:
     assert "give each a secret of its own" in mine
 
 
+def test_the_fields_of_one_scope_are_told_of_in_one_sentence() -> None:
+    both = hands("rotating", "payments/gateway", "api_key", "url", rotates=True)
+    ((sentence,),) = spoilt([both, hands("static", "payments/gateway", "api_key", "url")])["static"].values()
+    assert "with another api_key of payments/gateway, url of payments/gateway, also" in sentence
+
+
 def test_two_that_rotate_are_told_once_each_and_many_by_their_number() -> None:
     others = [hands(f"other-{number}", "payments/gateway", rotates=True) for number in range(5)]
     told = spoilt([ROTATING, *others])

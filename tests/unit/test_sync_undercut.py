@@ -100,3 +100,18 @@ def test_c4_a_static_secret_that_is_rotated_at_a_higher_tier_is_undercut_by_who_
     assert found_below("payments/gateway", "other") == set()
     assert found_below("payments/{which}", "api_key", parameters={"which": {"pattern": "[a-z]{4,9}"}}) == {"low"}
     assert found_below("payments/{which}", "api_key", parameters={"which": {"pattern": "[a-z]{4,6}"}}) == set()
+    one_of_them = static(
+        "payments/{which}", "api_key", rotate=True, entitlement="guarded", risk="medium",
+        parameters={"which": {"pattern": "[a-z]{4,9}"}},
+    )  # fmt: skip
+    for path, beneath in (("payments/gateway", {"low"}), ("payments/42", set[str]()), ("orders/gateway", set[str]())):
+        assert set(undercuts([one_of_them, static(path, "api_key", entitlement="low")], engines())) == beneath
+
+
+def test_a_thousand_with_parameters_are_compared_in_a_blink() -> None:
+    more: dict[str, Any] = {"parameters": {"which": {"pattern": "[a-z]{4,9}"}}}
+    many = [
+        static(f"apps/{n}/{{which}}", "api_key", entitlement=f"app-{n}", risk="medium" if n % 2 else "low", **more)
+        for n in range(1000)
+    ]
+    assert undercuts(many, engines()) == {}
