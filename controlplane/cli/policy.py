@@ -19,7 +19,7 @@ _directory = click.argument("directory", metavar="[DIR]", type=click.Path(path_t
 
 @click.group()
 def policy() -> None:
-    """Rules in Cedar beside the entitlements: test, init, schema. `shorthold sync lint` checks them.
+    """Rules in Cedar beside the entitlements: test, revisions, init, schema. `shorthold sync lint` checks them.
 
     DIR is the directory of the policies; the settings' `policies`, which is policies/ beside the entitlements.
 
@@ -65,6 +65,30 @@ def test(directory: Path | None, roles: Path | None, output: str) -> None:
     say(f"{_counted(len(tried), 'case')}, {failed} not as expected.")
     if failed or not tried or any(problem.severity is Severity.ERROR for problem in wrong):
         sys.exit(1)
+
+
+@policy.command()
+@_directory
+@output_option
+def revisions(directory: Path | None, output: str) -> None:
+    """What the audit log and a report call the policies in DIR: those for every entitlement, and each slice's.
+
+    In a checkout of an older commit it tells whether that one decided.
+    """
+    from controlplane.model.errors import ConfigurationError
+    from controlplane.policies.load import load
+
+    where = _policies(directory)
+    try:
+        found = load(where)
+    except OSError as error:
+        raise ConfigurationError(f"the policies in {where} cannot be read: {error.strerror}") from None
+    applied = {"every other": found.common, **dict(sorted(found.slices.items()))}
+    show(
+        [{"entitlement": name, "revision": one.revision if one else "broken"} for name, one in applied.items()],
+        output,
+        columns=("entitlement", "revision"),
+    )
 
 
 @policy.command()

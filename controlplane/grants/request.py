@@ -247,7 +247,11 @@ def told(asked: GrantRequest, who: VerifiedClaims, reasons: Iterable[Reason]) ->
         **({"parameters": {**asked.parameters}} if asked.parameters else {}),
         "issuer": who.issuer,
         "subject": who.subject,
-        "reasons": [{"decision": why.decision, "code": why.code, "detail": why.detail} for why in reasons],
+        "reasons": [
+            {"decision": why.decision, "code": why.code, "detail": why.detail}
+            | ({} if why.revision is None else {"revision": why.revision})
+            for why in reasons
+        ],
     }
 
 

@@ -1,12 +1,13 @@
 """What a report says of each thing, as data: everything that the store knows of it and that is no secret."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from controlplane.model.approval import Denial, GivenApproval
 from controlplane.model.canonical import JsonValue, instant
 from controlplane.model.cut import Cut, Outcome, Preview, Progress, outcome
 from controlplane.model.duration import format_duration
+from controlplane.model.event import Link
 from controlplane.model.freeze import Freeze
 from controlplane.model.grant import Grant
 from controlplane.model.lease import Lease, Receipt
@@ -113,6 +114,20 @@ def revisions(entitlements: Entitlements, granted: Sequence[Grant]) -> list[Json
             }
         )
     return told
+
+
+def policies(links: Iterable[Link]) -> list[JsonValue]:
+    """The revisions of the policies that decided something in these records, the first one first."""
+    decided: dict[str, list[datetime]] = {}
+    for link in links:
+        reasons = link.event.body.get("reasons")
+        said = [why.get("revision") for why in reasons if isinstance(why, dict)] if isinstance(reasons, list) else []
+        for revision in {one for one in said if isinstance(one, str)}:
+            decided.setdefault(revision, []).append(link.event.at)
+    return [
+        {"revision": revision, "decisions": len(times), "first": instant(times[0]), "last": instant(times[-1])}
+        for revision, times in decided.items()
+    ]
 
 
 def _lease(lease: Lease) -> dict[str, JsonValue]:

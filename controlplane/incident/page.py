@@ -86,6 +86,7 @@ def page(report: JsonObject) -> str:
             _section("Freezes", _freezes(told["freezes"])),
             _section("Grants that are verified gone" if alive else "Grants", _grants(gone)),
             _section("Entitlements, as they were granted", _entitlements(told["entitlements"])),
+            _section("Policies that decided", _policies(told["policies"])),
             _section("Timeline: the audit log", _log(told["log"])),
             _section("What this proves", _proof(told["log"])),
         )
@@ -176,6 +177,11 @@ def _entitlements(revisions: Sequence[Mapping[str, Any]]) -> str:
         for one in revisions
     )
     return _table(("revision", "what it said"), rows)
+
+
+def _policies(revisions: Sequence[Mapping[str, Any]]) -> str:
+    rows = ((_text(one["revision"]), *map(_value, (one["decisions"], one["first"], one["last"]))) for one in revisions)
+    return _table(("revision", "decisions", "first", "last"), rows)
 
 
 def _document(document: JsonValue) -> str:

@@ -85,6 +85,7 @@ class ReportIncident:
             "freezes": [account.freeze(one) for one in freezes],
             "grants": [account.grant(self.store, one) for one in granted],
             "entitlements": account.revisions(self.entitlements, granted),
+            "policies": account.policies(log.links),
             "log": {
                 "intact": not isinstance(log.found, Broken),
                 "detail": log.found.detail if isinstance(log.found, Broken) else "",

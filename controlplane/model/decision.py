@@ -19,11 +19,15 @@ class Decides(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why one decision said what it said: `code` is stable for machines, `detail` is a sentence for people."""
+    """Why one decision said what it said: `code` is stable for machines, `detail` is a sentence for people.
+
+    `revision` is that of the policies, where they decided.
+    """
 
     decision: Decides
     code: str
     detail: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

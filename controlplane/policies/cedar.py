@@ -6,7 +6,7 @@ requests are always validated against the schema, and an error of any policy is 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic as monotonic_clock
@@ -94,10 +94,10 @@ class CedarPolicy:
         if applied is None:
             return _no("policy-broken", "its policies have errors, so nothing is granted: `shorthold sync lint`")
         try:
-            answer = self._ask(applied, entitlement, who, asked, situation)
-            return _ruling(answer, applied)
+            ruling = _ruling(self._ask(applied, entitlement, who, asked, situation), applied)
         except Exception:  # noqa: BLE001 # whatever happens in there, it is no yes
-            return _no("policy-error", "the policies cannot be held against this request, which counts as a no")
+            ruling = _no("policy-error", "the policies cannot be held against this request, which counts as a no")
+        return replace(ruling, reasons=tuple(replace(why, revision=applied.revision) for why in ruling.reasons))
 
     def _ask(
         self,

@@ -4,9 +4,11 @@ Nothing broken is ever left out: an entitlement gets the policies that apply to 
 error, none at all, which the decision point takes for a no.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +44,8 @@ class Applied:
     """The `@id` by the name that Cedar gives a policy."""
     tags: frozenset[str] | None
     """The names of the tags that they read, None where one of them computes a name."""
+    revision: str
+    """Tells these policies from all others: the first eight hex digits of SHA-256 over their texts, sorted by `@id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,14 @@ def _applied(sources: Iterable[Source]) -> Applied:
     assert sorted(named.values()) == sorted(each.id for each in every)  # noqa: S101 # or a policy would be left out
     known = [each.tags for each in every if each.tags is not None]
     tags = frozenset[str]().union(*known) if len(known) == len(every) else None
-    return Applied(set=parsed, reasons={each.id: each.reason for each in every}, ids=named, tags=tags)
+    texts = "\n".join(each.text for each in sorted(every, key=attrgetter("id")))
+    return Applied(
+        set=parsed,
+        reasons={each.id: each.reason for each in every},
+        ids=named,
+        tags=tags,
+        revision=hashlib.sha256(texts.encode()).hexdigest()[:8],
+    )
 
 
 def _unknown_folder(name: str) -> Problem:

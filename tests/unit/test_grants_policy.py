@@ -1,12 +1,13 @@
 """Policy within the whole decision: its place, its words in answer and audit, and what nobody learns (C7; P1, P12)."""
 
+import re
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -50,7 +51,9 @@ def test_p1_c7_what_a_policy_forbids_touches_nothing_and_the_audit_log_names_the
     assert (why.decision, why.code) == (Decides.POLICY, "policy-forbids")
     assert why.detail == "never-on-thursdays: nobody works on a Thursday"
     (event,) = plane.events(Kind.GRANT_REFUSED)
-    assert event.body["reasons"] == [{"decision": "policy", "code": "policy-forbids", "detail": why.detail}]
+    (told,) = cast("list[dict[str, str]]", event.body["reasons"])
+    assert re.fullmatch(r"[0-9a-f]{8}", told.pop("revision"))
+    assert told == {"decision": "policy", "code": "policy-forbids", "detail": why.detail}
 
 
 def test_c7_a_workload_that_was_permitted_before_is_forbidden_once_its_token_says_otherwise(tmp_path: Path) -> None:
@@ -72,11 +75,13 @@ def test_c7_the_audit_log_also_names_the_policy_that_permitted() -> None:
     (event,) = plane.events(Kind.GRANT_ALLOWED, grant.id)
     reasons = event.body["reasons"]
     assert isinstance(reasons, list)
-    assert {
+    (told,) = [cast("dict[str, str]", why) for why in reasons if cast("dict[str, str]", why)["decision"] == "policy"]
+    assert re.fullmatch(r"[0-9a-f]{8}", told.pop("revision"))
+    assert told == {
         "decision": "policy",
         "code": "policy-permits",
         "detail": "reviewed-entitlement: what the reviewed entitlement admits is permitted",
-    } in reasons
+    }
 
 
 def test_c7_the_answer_over_http_names_the_policy(plane: FakePlane, http: Http) -> None:

@@ -125,6 +125,10 @@ def test_i07_c23_it_has_the_grants_the_cut_the_freezes_the_revisions_the_receipt
     assert by_hand["message"] == "See INC-7."  # and not that of INC-77
     (revision,) = told["entitlements"]
     assert (revision["grants"], revision["document"]["entitlement"]) == (2, "orders-read")
+    (policies,) = told["policies"]
+    assert policies["decisions"] == 2
+    reasons = [why for record in told["log"]["records"] for why in record.get("body", {}).get("reasons", ())]
+    assert {why["revision"] for why in reasons if why["decision"] == "policy"} == {policies["revision"]}
     kinds = [record["kind"] for record in told["log"]["records"] if "kind" in record]
     assert kinds[0] == Kind.GRANT_ALLOWED
     assert kinds[-1] == Kind.INCIDENT_REPORTED

@@ -47,6 +47,23 @@ def test_guardrails_hold_for_every_entitlement_and_a_slice_for_its_own_only(tmp_
     assert other is policies.of("another")  # one set for all that have no slice
 
 
+def test_a_revision_tells_what_applies_and_nothing_else(tmp_path: Path) -> None:
+    def revisions(directory: str, **files: str) -> tuple[str, str]:
+        policies = load(write(tmp_path / directory, base=BASE, **files))
+        own, common = policies.of("one"), policies.of("another")
+        assert own is not None
+        assert common is not None
+        return common.revision, own.revision
+
+    common, own = FORBID.format(id="for-all"), FORBID.format(id="own-one")
+    before = revisions("before", more=common, entitlements__one=own)
+    assert before[0] != before[1]
+    assert revisions("moved", a=f"// elsewhere\n{common}", entitlements__one=own) == before
+    changed = revisions("changed", more=common, entitlements__one=own.replace("because", "why not"))
+    assert changed[0] == before[0]
+    assert changed[1] != before[1]
+
+
 def test_a_broken_slice_stops_its_own_entitlement_only(tmp_path: Path) -> None:
     policies = load(
         write(tmp_path, base=BASE, entitlements__one="forbid (principal", entitlements__two=FORBID.format(id="own-two"))

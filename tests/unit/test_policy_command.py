@@ -48,6 +48,21 @@ def test_the_shipped_cases_pass_and_show_what_every_shipped_policy_decides(roles
     assert tried[0]["reasons"][0]["detail"].startswith("reviewed-entitlement: ")
 
 
+def test_each_set_of_policies_has_a_revision_and_a_broken_one_none(roles: Path) -> None:
+    def revisions() -> dict[str, str]:
+        result = run("revisions", "-o", "json")
+        assert result.exit_code == 0, result.output
+        return {row["entitlement"]: row["revision"] for row in json.loads(result.stdout)}
+
+    shipped = revisions()
+    slices = roles / "policies" / "entitlements"
+    assert shipped.keys() == {"every other", *(file.stem for file in slices.glob("*.cedar"))}
+    slices.mkdir(exist_ok=True)
+    (slices / "invoice-status.cedar").write_text("permit")
+    assert revisions() == {**shipped, "invoice-status": "broken"}
+    assert "cannot be read" in str(run("revisions", "elsewhere").exception)
+
+
 def test_a_table_shows_what_was_decided_by_which_policy(roles: Path) -> None:
     result = run("test", str(roles / "policies"))
     assert result.exit_code == 0
