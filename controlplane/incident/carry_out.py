@@ -21,8 +21,8 @@ _BATCH = 100
 """Ends that one transaction saves: others write in between."""
 _RANK = {Risk.HIGH: timedelta(seconds=2), Risk.MEDIUM: timedelta(seconds=1), Risk.LOW: timedelta(0)}
 """By how much sooner it is due than others: the worker takes what is due longest."""
-_TO_ASK = timedelta(milliseconds=3)
-"""About what it takes until Vault was asked for one end: proofs begin when all were, for each delays a wish."""
+_TO_END = timedelta(milliseconds=9)
+"""About what it takes until one login has ended at a database: proofs begin when all have, for each delays an end."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class CarryOutCuts:
 
     def _carry_out(self, cut: Cut, wanted: Selection) -> int:
         self._take(cut, wanted)
-        due = self.clock.now() + _TO_ASK * self.store.progress(cut.id).of(Outcome.WAITING)
+        due = self.clock.now() + _TO_END * self.store.progress(cut.id).of(Outcome.WAITING)
         ended = 0
         while some := self._end_some(cut, due):
             ended += some
