@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 

@@ -138,7 +138,7 @@ class RabbitMQ:
     def run(self, tool: str, fields: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run it."""
         return subprocess.run(  # noqa: S603 # a fixed program, no shell
-            self.command(tool, fields, *arguments), capture_output=True, text=True, timeout=20, check=False
+            self.command(tool, fields, *arguments), capture_output=True, text=True, timeout=60, check=False
         )
 
     @property
@@ -155,7 +155,7 @@ class RabbitMQ:
         headers = urllib3.make_headers(basic_auth=f"{_MANAGER}:{self.password}")
         url = f"http://{loopback.HOST}:{self.api_port}/api/{path}"
         json = {} if body is None and method in {"PUT", "POST"} else body
-        return urllib3.request(method, url, json=json, headers=headers, timeout=5, retries=False)
+        return urllib3.request(method, url, json=json, headers=headers, timeout=30, retries=False)
 
 
 __all__: Sequence[str] = ["PACKAGE", "TOOLS", "RabbitMQ", "program", "tools"]

@@ -54,7 +54,7 @@ class RedisServer:
             port=self.port,
             username=user,
             password=password,
-            socket_timeout=5,
+            socket_timeout=30,
             single_connection_client=True,
             decode_responses=True,
             protocol=2,

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 _CHUNK: Final = 65536
 
 Upstream = Callable[[], int | None]
@@ -102,7 +102,7 @@ class Relay:
         try:
             if port is None:
                 return
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as server:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as server:
                 server.settimeout(None)
                 for line in (client, server):  # small packets do not wait for ACKs: slow is only what is meant to be
                     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -159,7 +159,7 @@ class ServedPlane:
         return loopback.ask(self.port, "GET", "/healthz")[0] == 200  # noqa: PLR2004 # OK
 
 
-def ask_again(call: Callable[[], Answer], patience: timedelta = timedelta(seconds=20)) -> Answer:
+def ask_again(call: Callable[[], Answer], patience: timedelta = timedelta(seconds=60)) -> Answer:
     """Call as often as a caller would who is told that Vault does not answer: right after an outage it may be slow."""
     answers: list[Answer] = []
 

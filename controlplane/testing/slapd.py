@@ -106,6 +106,6 @@ class Slapd:
             input=text,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )

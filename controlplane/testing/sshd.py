@@ -111,7 +111,7 @@ class Sshd:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 
@@ -126,5 +126,5 @@ class Sshd:
             cwd=self.directory,
             check=True,
             capture_output=True,
-            timeout=30,
+            timeout=60,
         )

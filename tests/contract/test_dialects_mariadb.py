@@ -127,7 +127,7 @@ def bench(mounted: VaultClient, mariadb: MariaDB) -> Iterator[Bench]:
         bench.revoke(lease)
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "it did not happen in time"
@@ -368,7 +368,7 @@ def test_who_stalls_his_login_until_it_was_revoked_gets_nothing_d09(bench: Bench
             bench.revoke(login.lease)
         finally:
             go_on.set()
-        assert re.search("denied|Lost connection", str(stalled.result(timeout=20)))
+        assert re.search("denied|Lost connection", str(stalled.result(timeout=60)))
 
 
 def test_a_login_that_was_dropped_by_hand_counts_as_ended_and_its_sessions_end_r14(bench: Bench) -> None:

@@ -103,7 +103,7 @@ def bench(mounted: VaultClient, redis: RedisServer) -> Iterator[Bench]:
         bench.revoke(lease)
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "it did not happen in time"

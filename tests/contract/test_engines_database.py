@@ -49,7 +49,7 @@ class Login:
             password=self.password,
             dbname=database,
             autocommit=True,
-            connect_timeout=5,
+            connect_timeout=30,
         )
         self.opened.append(session)
         return session
@@ -525,7 +525,7 @@ def _waiting(bench: Bench) -> bool:
     return bench.owner.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "it did not happen in time"

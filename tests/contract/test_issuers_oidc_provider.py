@@ -58,7 +58,7 @@ class Provider:
             "Content-Type": "application/x-www-form-urlencoded",
             **({"DPoP": proof} if proof else {}),
         }
-        with urllib3.PoolManager(retries=False, timeout=10) as http:
+        with urllib3.PoolManager(retries=False, timeout=60) as http:
             answer = http.request("POST", f"{self.url}/token", body=form, headers=headers)
         told: dict[str, Any] = json.loads(answer.data)
         assert answer.status == 200, told
@@ -110,7 +110,7 @@ def provider(installed: Path) -> Generator[Provider]:
         told = json.loads(said)
         yield Provider(process, told["issuer"], told["secret"])
     finally:
-        process.communicate(timeout=20)  # closes its input, which ends it
+        process.communicate(timeout=60)  # closes its input, which ends it
     assert process.returncode == 0
 
 
@@ -218,11 +218,11 @@ def test_j32_an_issuer_that_has_gone_is_trusted_by_its_keys_until_they_are_stale
         told = json.loads(process.stdout.readline())
         own = Provider(process, told["issuer"], told["secret"])
         (options,) = load(issuers=[{"name": "idp", "url": own.url, "audiences": ["shorthold"]}]).issuers
-        keys = DiscoveredKeys(own.url, fetch=Fetcher(timeout=timedelta(seconds=2)), monotonic=monotonic)
+        keys = DiscoveredKeys(own.url, fetch=Fetcher(timeout=timedelta(seconds=20)), monotonic=monotonic)
         trust = TrustedIssuers([Issuer(kind=kinds()["oidc"], options=options, keys=keys)], SystemClock())
         token = own.token()
         assert trust.verify(token)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     monotonic.ahead += LIFETIME + timedelta(seconds=1)
     assert trust.verify(token)
     monotonic.ahead += timedelta(hours=1)

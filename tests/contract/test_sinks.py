@@ -294,7 +294,7 @@ def test_l09_a_dead_and_a_hanging_receiver_delay_neither_the_store_nor_the_hones
                 with store.transaction() as tx:
                     tx.append(sample_event(number))
                 clock.advance(timedelta(seconds=3))  # what was put off is due again
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while len(honest.received) < 32 and time.monotonic() < deadline:
                 clock.advance(timedelta(seconds=3))
                 time.sleep(0.01)

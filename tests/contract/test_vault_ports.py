@@ -231,7 +231,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     chosen.mend_target()
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     ends = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > ends:
@@ -241,7 +241,7 @@ def until(condition: Callable[[], bool], seconds: float = 15) -> bool:
 
 
 def about(span: timedelta, expected: timedelta) -> bool:
-    return expected - timedelta(seconds=5) <= span <= expected
+    return expected - timedelta(seconds=30) <= span <= expected
 
 
 def test_a_task_token_is_exactly_what_its_role_says(world: World) -> None:
@@ -323,7 +323,7 @@ def test_a_credential_has_a_lease_and_every_text_in_it_is_secret(world: World) -
     assert facts is not None
     assert facts.id == response.lease
     assert about(facts.ttl, timedelta(minutes=5))
-    assert abs(facts.issued_at - clock.now()) < timedelta(seconds=10)
+    assert abs(facts.issued_at - clock.now()) < timedelta(seconds=30)
     assert facts.revoke_error is None
     assert response.lease in world.leases.under(world.ask.path)
 

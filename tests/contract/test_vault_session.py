@@ -89,12 +89,12 @@ def test_many_callers_at_once_log_in_once() -> None:
 
 
 def test_a_new_login_comes_before_the_old_token_ends() -> None:
-    with hostile_vault(issuing(1)) as server:
+    with hostile_vault(issuing(4)) as server:
         known = session(server)
         first = known()
         began = asked = time.monotonic()
         while known() == first:
-            assert asked - began < 1, "the token would have ended before a new login"
+            assert asked - began < 4, "the token would have ended before a new login"
             asked = time.monotonic()
         assert known() == Secret("s.2")
 

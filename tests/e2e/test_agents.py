@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 CHECKOUT = "repo:acme/checkout-agent:ref:refs/heads/main"
 REFUND = "repo:acme/refund-agent:ref:refs/heads/main"
-WITHIN = timedelta(seconds=40)
+WITHIN = timedelta(seconds=90)
 
 
 @dataclass(frozen=True)

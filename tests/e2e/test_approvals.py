@@ -113,8 +113,8 @@ def test_c17_a_narrowed_ttl_is_the_one_that_vault_and_the_database_have(
     ann.approve(wanted["grant"], wanted["digest"], ttl="1m", scopes=["refunds"])
     answer, credential = collected(stage, agent, wanted["grant"])
     minute, now = timedelta(minutes=1), datetime.now(UTC)
-    assert abs(datetime.fromisoformat(answer["grant"]["expires_at"]) - now - minute) < timedelta(seconds=15)
-    assert abs(valid_until(stage, credential["username"].reveal()) - now - minute) < timedelta(seconds=15)
+    assert abs(datetime.fromisoformat(answer["grant"]["expires_at"]) - now - minute) < timedelta(seconds=45)
+    assert abs(valid_until(stage, credential["username"].reveal()) - now - minute) < timedelta(seconds=45)
     finished(agent, wanted["grant"])
 
 

@@ -78,7 +78,7 @@ def refused(call: Callable[[], object]) -> AnsweredError:
 
 
 def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)

@@ -66,7 +66,7 @@ def responder(plane: ServedPlane) -> Shorthold:
         now, who = SystemClock().now(), "ann@acme.example"
         return mint(issuer.key, issuer.url, who, now=now, ids=RandomIds(), claims={"role": "responder"})
 
-    return Shorthold(plane.api, token, timeout=30)
+    return Shorthold(plane.api, token, timeout=60)
 
 
 def test_i02_a_cut_is_carried_out_by_whoever_lives_and_everything_is_proved_gone(

@@ -64,7 +64,7 @@ def _answer(url: str) -> tuple[int, bytes]:
     address, _, path = url.removeprefix("http://").partition("/")
     host, port = address.split(":")
     assert host == HOST
-    connection = HTTPConnection(host, int(port), timeout=5)
+    connection = HTTPConnection(host, int(port), timeout=60)
     try:
         connection.request("GET", f"/{path}")
         response = connection.getresponse()

@@ -43,10 +43,10 @@ def test_it_says_where_it_listens_once_it_answers_there(tmp_path: Path, host: st
         told = next((line for line in serve.stderr if "listens on" in line), "")
         shown, _, port = told.strip().rpartition(":")
         assert shown.endswith(f"http://[{host}]" if ":" in host else f"http://{host}")
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200")
     finally:
         serve.send_signal(signal.SIGTERM)
-        _, rest = serve.communicate(timeout=30)
+        _, rest = serve.communicate(timeout=60)
     assert serve.returncode in {0, -signal.SIGTERM}, rest

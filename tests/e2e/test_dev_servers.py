@@ -62,7 +62,7 @@ def test_postgres_keeps_its_rows_when_it_is_killed_and_its_pid_file_names_anothe
     before = postgres.process.pid
     assert before is not None
     os.kill(before, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(before)] if psutil.pid_exists(before) else [], timeout=10)
+    psutil.wait_procs([psutil.Process(before)] if psutil.pid_exists(before) else [], timeout=60)
     pid_file = postgres.data / "postmaster.pid"
     pid_file.write_text(pid_file.read_text().replace(str(before), str(os.getpid()), 1))
     assert postgres.start()

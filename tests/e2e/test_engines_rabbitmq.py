@@ -19,7 +19,7 @@ SCOPE: dict[str, Any] = {
     "vhost": "billing",
     "permissions": ["read on queue invoices.new", "write on exchange receipts"],
 }
-PATIENCE = timedelta(seconds=15)
+PATIENCE = timedelta(seconds=60)
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def test_a_standby_that_may_not_pass_a_request_on_sends_it_elsewhere_and_we_ask_
     assert until(cluster.whole, timedelta(seconds=60), every=0.5)
     leader, standby = cluster.leader, cluster.standbys()[0]
     assert leader is not None
-    connection = http.client.HTTPConnection(HOST, standby.port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, standby.port, timeout=60)
     connection.request("PUT", "/v1/sys/leases/lookup", body="{}", headers={"X-Vault-No-Request-Forwarding": "true"})
     answer = connection.getresponse()
     assert answer.status == 307

@@ -149,7 +149,7 @@ def test_an_entitlement_that_was_changed_and_not_synced_is_exit_2_and_says_what_
     failed(refused, 2, "Error [not-synced]", "sync plan", "sync apply")
     assert until(
         lambda: all(grant["state"] in {"revoked", "lapsed"} for grant in plane.grants() if grant["id"] not in others),
-        timedelta(seconds=20),
+        timedelta(seconds=90),
     )
     assert seer.users() == []
     assert until(lambda: _default_ttl(plane) == "5m", timedelta(seconds=60))

@@ -308,7 +308,7 @@ def _keep_asking(plane: ServedPlane, stop: threading.Event, number: int, granted
     task = 0
     while not stop.is_set():
         task += 1
-        with plane.agent(AGENT, timeout=15) as agent, contextlib.suppress(ControlPlaneError):
+        with plane.agent(AGENT, timeout=30) as agent, contextlib.suppress(ControlPlaneError):
             asked = {
                 "entitlement": "orders-read",
                 "task": f"T-{number}-{task}",

@@ -278,7 +278,7 @@ def test_a_grant_that_is_finished_while_its_login_is_under_way_ends_and_its_aske
     with proxied.agent(AGENT) as agent:
         assert agent.finish(id)["grant"]["state"] == "revoking"
     fault.release()
-    out, err = asking.communicate(timeout=30)
+    out, err = asking.communicate(timeout=90)
     assert (asking.returncode, out) == (2, "")
     assert "Traceback" not in err
     all_gone(proxied, seer)
@@ -297,7 +297,7 @@ def test_ctrl_c_while_asking_says_so_and_what_it_began_is_ended(
     )
     fault.wait()
     asking.send_signal(signal.SIGINT)
-    out, err = asking.communicate(timeout=30)
+    out, err = asking.communicate(timeout=90)
     fault.cut()
     assert (asking.returncode, out) == (130, "")
     assert "Interrupted" in err

@@ -217,7 +217,7 @@ def test_one_of_eight_that_resists_keeps_no_other_alive(stack: Stack, agent: Sho
             agent.finish(one.id)
         ends_verified(agent, stack, seer, *others)
         assert shown(agent, poisoned.id)["state"] == "revoking"
-        assert until(lambda: shown(agent, poisoned.id)["failing"] is not None, timedelta(seconds=40))
+        assert until(lambda: shown(agent, poisoned.id)["failing"] is not None, timedelta(seconds=90))
     ends_verified(agent, stack, seer, poisoned)
 
 
@@ -246,7 +246,7 @@ def test_a_mount_that_was_disabled_by_hand_proves_nothing_until_somebody_can_be_
     seer.vault.delete("sys/mounts/database")
     try:
         stays_revoking(agent, one.id, "")
-        assert until(lambda: shown(agent, one.id)["failing"] is not None, timedelta(seconds=40))
+        assert until(lambda: shown(agent, one.id)["failing"] is not None, timedelta(seconds=90))
     finally:
         stack.up()
     ends_verified(agent, stack, seer, one)

@@ -42,7 +42,7 @@ def agent(plane: ServedPlane) -> Generator[Shorthold]:
 
 
 def connected(plane: ServedPlane) -> socket.socket:
-    return socket.create_connection((loopback.HOST, plane.port), timeout=30)
+    return socket.create_connection((loopback.HOST, plane.port), timeout=60)
 
 
 def answered(connection: socket.socket) -> bytes:

@@ -127,7 +127,7 @@ def test_on_sqlite_several_processes_are_refused_with_what_to_use_instead(stack:
     plane = ServedPlane(stack, tmp_path)
     command = [sys.executable, "-m", "controlplane", "serve", "--workers", "2"]
     refused = subprocess.run(
-        command, env=plane.environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+        command, env=plane.environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90
     )
     assert refused.returncode == 1
     assert "needs PostgreSQL" in refused.stderr
@@ -135,7 +135,7 @@ def test_on_sqlite_several_processes_are_refused_with_what_to_use_instead(stack:
 
 
 def _healthy(served: ServedPlane) -> float:
-    with urllib.request.urlopen(f"{served.api}/metrics", timeout=10) as answer:  # noqa: S310 # http, on loopback
+    with urllib.request.urlopen(f"{served.api}/metrics", timeout=60) as answer:  # noqa: S310 # http, on loopback
         text = answer.read().decode()
     (line,) = [line for line in text.splitlines() if line.startswith(_COUNT) and '"/healthz"' in line]
     return float(line.rpartition(" ")[2])

@@ -50,9 +50,9 @@ def test_an_ssh_agent_holds_key_and_certificate_and_dies_with_its_context(
     with shorthold.ssh_agent(issued().only) as socket:
         listed = ["ssh-add", "-l"]
         environment = {"PATH": "/usr/bin:/bin", "SSH_AUTH_SOCK": socket}
-        run = subprocess.run(listed, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        run = subprocess.run(listed, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert "ED25519-CERT" in run.stdout
-    assert subprocess.run(listed, env=environment, capture_output=True, timeout=20, check=False).returncode == 2
+    assert subprocess.run(listed, env=environment, capture_output=True, timeout=60, check=False).returncode == 2
 
 
 def test_ssh_files_are_private_and_gone_afterwards() -> None:
