@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -24,11 +25,12 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 KEY = {"name": "cards", "engine": "transit", "key": "cards", "operations": ["decrypt"]}
 MANY = 6
+NUMBERS = count()
 
 
 @pytest.fixture
 def plane(planes: Callable[..., RealPlane]) -> RealPlane:
-    made = planes("tke", "transit")
+    made = planes(f"tke{next(NUMBERS)}", "transit")  # the one before lives on, and two of one name share an epoch
     made.root.write(f"{made.mount('transit')}/keys/cards", {})
     made.entitle({"entitlement": "card-numbers", "scopes": [KEY], "delivery": "inline"})
     return made
