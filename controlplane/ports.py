@@ -37,6 +37,7 @@ from controlplane.model.review import Review
 from controlplane.model.rotation import Rotation
 from controlplane.model.secret import Secret
 from controlplane.model.selection import NOTHING, Note, Selection
+from controlplane.model.signal import Signal
 from controlplane.model.situation import Situation, Usage
 from controlplane.model.task import Task
 
@@ -75,6 +76,14 @@ class Issuers(Protocol):
 
         Raises: NotAuthenticatedError: whatever failed; `detail` is for the audit log, never for the caller.
         Source: RFC 7519 7.2, RFC 8725 (best current practices).
+        """
+        ...
+
+    def signal(self, token: Secret) -> Signal:
+        """Check a security event token: what an issuer says has happened to a subject of its own.
+
+        Raises: NotAuthenticatedError: whatever failed; `detail` is for the audit log, never for the sender.
+        Source: RFC 8417.
         """
         ...
 

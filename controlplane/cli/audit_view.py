@@ -71,6 +71,9 @@ def _sentence(kind: Kind, body: JsonObject) -> str:  # noqa: C901, PLR0911, PLR0
             return f"{body['principal']}: {proof}, {body['method']}"
         case Kind.SELECTION_FROZEN | Kind.THAW_AGREED | Kind.SELECTION_THAWED:
             return f"{body['selection']}, by {body['issuer']} {body['subject']}: {body['reason']} ({body['freeze']})"
+        case Kind.SIGNAL_RECEIVED:
+            done = f"frozen ({body['freeze']})" if body["freeze"] else "nothing to freeze"
+            return f"{body['event']} of {body['subject']}, by {body['issuer']}: {done}"
         case Kind.AUDIT_READ:
             return f"{body['limit']} events after {body['after']} at most, by {body['issuer']} {body['subject']}"
         case Kind.GRANT_REVOKED:

@@ -141,6 +141,25 @@ def token(  # noqa: PLR0917 # click passes them by name
     click.echo(signed.reveal())  # what this command is for
 
 
+@dev.command()
+@click.option("--subject", required=True, help="Whose session is over: `sub`.")
+def signal(subject: str) -> None:
+    """As the development issuer, tell the control plane that a subject's session is revoked (OpenID CAEP).
+
+    \b
+    Example:
+      shorthold dev signal --subject repo:acme/refund-agent:ref:refs/heads/main
+    """  # noqa: D301 # \b is click's mark for a block that keeps its lines
+    from controlplane.dev.issuer import push, session_revoked
+    from controlplane.world import RandomIds, SystemClock
+
+    stack = _stack()
+    url = stack.issuer.url  # before its key: it says where nothing was ever started
+    signed = session_revoked(stack.issuer.key, url, subject, now=SystemClock().now(), ids=RandomIds())
+    push(stack.api, signed)
+    click.echo(f"The control plane was told that the session of {subject} is over.")
+
+
 def _typed(word: str) -> bool:
     try:
         return click.prompt(f"Type {word} to go on", err=True, default="", show_default=False) == word

@@ -49,7 +49,9 @@ def write_configuration(
             "drift": _identity(layout, keys, "drift"),
         },
         "drift": {"known": ["sys/policies/acl/shorthold-bootstrap"]},  # the embedded server's operator
-        "issuers": [{"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE]}],
+        "issuers": [
+            {"name": issuer.NAME, "url": issuer_url, "audiences": [issuer.AUDIENCE], "signals": [issuer.SIGNALS]}
+        ],
         "targets": {
             CONNECTION: {
                 "kind": "postgresql",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final, cast
@@ -21,12 +22,16 @@ from controlplane.dev.home import Home, write_private
 from controlplane.dev.process import Process
 from controlplane.keys.files import SigningKey, load, load_or_create
 from controlplane.model.canonical import JsonObject, JsonValue
-from controlplane.model.errors import InvalidRequestError
+from controlplane.model.errors import InvalidRequestError, LocalServerError
 from controlplane.model.secret import Secret
+from controlplane.model.signal import SESSION_REVOKED
+from controlplane.outgoing import Exchange, place_of
 from controlplane.ports import Ids
 
 NAME: Final = "dev"
 AUDIENCE: Final = "shorthold"
+SIGNALS: Final = "shorthold-signals"
+"""The audience of its security event tokens."""
 LIFETIME: Final = timedelta(minutes=10)
 
 _READY = timedelta(seconds=60)
@@ -62,6 +67,39 @@ def mint(
             "jti": ids.new("jti"),
         }
     )
+
+
+def session_revoked(key: SigningKey, url: str, subject: str, *, now: datetime, ids: Ids) -> Secret:
+    """A security event token of the issuer at `url`: the session of `subject` is over.
+
+    Source: RFC 8417 2.2, OpenID CAEP 1.0 3.1.
+    """
+    claims: JsonObject = {
+        "iss": url,
+        "aud": SIGNALS,
+        "iat": int(now.timestamp()),
+        "jti": ids.new("jti"),
+        "sub_id": {"format": "iss_sub", "iss": url, "sub": subject},
+        "events": {SESSION_REVOKED: {"event_timestamp": int(now.timestamp())}},
+    }
+    return key.sign(claims, typ="secevent+jwt")
+
+
+def push(api: str, token: Secret) -> None:
+    """Send a security event token to the control plane at `api`. Source: RFC 8935 2.
+
+    Raises: LocalServerError: it is not there, or does not take it.
+    """
+    send = Exchange(timeout=_READY)
+    headers = {"Content-Type": "application/secevent+jwt", "Accept": "application/json"}
+    where = f"{api}/v1/signals"
+    try:
+        body = token.reveal().encode()
+        status = send("POST", place_of(where), lambda answer: answer.status, headers=headers, body=body)
+    except (OSError, HTTPException) as error:
+        raise LocalServerError(f"{where} did not answer ({type(error).__name__})") from None
+    if status != HTTPStatus.ACCEPTED:
+        raise LocalServerError(f"{where} answered {status}; `shorthold audit tail` may say why")
 
 
 def nested(pairs: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -22,6 +22,7 @@ from controlplane.http import (
     problems,
     renewals,
     reviews,
+    signals,
     tasks,
     threads,
 )
@@ -83,6 +84,7 @@ def create_app(plane: ControlPlane, *, worker: bool = True, limits: Rates | None
         entitlements,
         needs,
         freezes,
+        signals,
         incidents,
         evidence,
         audit,

@@ -24,9 +24,12 @@ BODY_WITHIN: Final = 10.0
 """Seconds from the end of the headers to the last byte of the body."""
 _MOST_VALUES: Final = 1000
 _LONGEST_URI: Final = 8 * 1024
+SIGNALS: Final = "/v1/signals"
+"""The one path whose body is no JSON: `http/signals.py` reads it."""
 _ONCE: Final = ("host", "content-type", "content-length", "content-encoding", "idempotency-key")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _JSON: Final = re.compile(r'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.ASCII | re.IGNORECASE)
+_SIGNAL: Final = re.compile(r"application/secevent\+jwt[ \t]*", re.ASCII | re.IGNORECASE)
 _CLOSE: Final = {"Connection": "close"}  # whatever else the other side sends belongs to a request that was refused
 
 
@@ -45,7 +48,7 @@ class Intake:
         try:
             has_body = _checked_head(scope)
             body = await self._whole(receive) if has_body else b""
-            if body:
+            if body and scope["path"] != SIGNALS:
                 _checked_json(body)
         except ControlPlaneError as error:
             answer = problem(error)
@@ -92,8 +95,9 @@ def _checked_head(scope: Scope) -> bool:
         raise TooLargeError(f"the body is larger than {LARGEST_BODY} bytes")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaTypeError("the body is compressed")
-    if not _JSON.fullmatch(headers.get("content-type", "")):
-        raise UnsupportedMediaTypeError("the body is not said to be application/json in UTF-8")
+    wanted, said = (_SIGNAL, "secevent+jwt") if scope["path"] == SIGNALS else (_JSON, "json in UTF-8")
+    if not wanted.fullmatch(headers.get("content-type", "")):
+        raise UnsupportedMediaTypeError(f"the body is not said to be application/{said}")
     return True
 
 

@@ -48,12 +48,14 @@ class SigningKey:
         self.jwk = {**point, "kid": self.kid, "alg": "ES256", "use": "sig"}
         self.public_pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
 
-    def sign(self, claims: JsonObject) -> Secret:
+    def sign(self, claims: JsonObject, *, typ: str = "JWT") -> Secret:
         """A compact JWS (ES256) of `claims` with our `kid`. Source: RFC 7515 7.1, RFC 7518 3.4.
 
         Raises: ValueError: a claim that JSON cannot say.
         """
-        return Secret(self._jws.encode(canonical(claims), self._private, "ES256", headers={"kid": self.kid}))
+        return Secret(
+            self._jws.encode(canonical(claims), self._private, "ES256", headers={"kid": self.kid, "typ": typ})
+        )
 
     @override
     def __repr__(self) -> str:

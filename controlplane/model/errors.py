@@ -78,6 +78,16 @@ class TokenReplayedError(NotAuthenticatedError):
     hint = "Get a new token from your issuer, or repeat the same request with its Idempotency-Key."
 
 
+class SignalRefusedError(ControlPlaneError):
+    """The security event token is not believed; nothing was frozen. Why stands in the audit log only.
+
+    Source: RFC 8935 2.3, where it is `authentication_failed`.
+    """
+
+    code, status, exit_status = "signal-refused", HTTPStatus.BAD_REQUEST, 3
+    hint = "Sign it anew as RFC 8417 has it, for the audience that the issuer's `signals` setting names."
+
+
 class KeyNeededError(ControlPlaneError):
     """The issuer hands its tokens out again, so each request names itself by a key; nothing was decided or made.
 

@@ -12,6 +12,8 @@ class Kind(StrEnum):
 
     TOKEN_REJECTED = "token.rejected"
     TOKEN_REPLAYED = "token.replayed"  # a good one asked for a second grant
+    SIGNAL_REFUSED = "signal.refused"  # a security event token that is not believed
+    SIGNAL_RECEIVED = "signal.received"  # an issuer says what has happened to one of its subjects
     GRANT_REFUSED = "grant.refused"  # decided against at request: no grant was made
     GRANT_EXPLAINED = "grant.explained"  # somebody asked what would be decided: nothing was made
     GRANT_REQUESTED = "grant.requested"  # it waits for approval

@@ -24,9 +24,12 @@ from controlplane.issuers.trust.kind import Kind
 from controlplane.issuers.trust.trusted import TrustedIssuers
 from controlplane.model.identity import IssuerName
 from controlplane.model.secret import Secret
+from controlplane.model.signal import SESSION_REVOKED
 from controlplane.ports import Clock
 
 Json = dict[str, Any]
+SIGNALS: Final = "shorthold-signals"
+"""The audience of a FakeIssuer's security event tokens."""
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 _MAKERS: Final[Mapping[str, Callable[[], PrivateKey]]] = {
@@ -133,6 +136,20 @@ class FakeIssuer:
         """A token that is honestly signed, whatever it says; `without` names claims to leave out."""
         claims = self.claims(subject, ttl=ttl, **others)
         return self.forge({}, {name: value for name, value in claims.items() if name not in without}, key=key)
+
+    def signal(self, subject: str = "agent-1", *, key: IssuerKey | None = None, **others: Any) -> Secret:
+        """A security event token: the session of `subject` is over; `others` as in `claims`, None takes one away."""
+        claims = {
+            "iss": self.url,
+            "aud": SIGNALS,
+            "iat": int(self._clock.now().timestamp()),
+            "jti": "signal-1",
+            "sub_id": {"format": "iss_sub", "iss": self.url, "sub": subject},
+            "events": {SESSION_REVOKED: {"initiating_entity": "policy"}},
+            **others,
+        }
+        body = {name: value for name, value in claims.items() if value is not None}
+        return self.forge({"typ": "secevent+jwt"}, body, key=key)
 
     def forge(
         self,

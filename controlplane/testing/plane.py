@@ -52,6 +52,7 @@ from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
 from controlplane.incident.prove import ProveGone
 from controlplane.incident.report import ReportIncident
+from controlplane.incident.signals import HearSignal, HeedSignal
 from controlplane.incident.strays import FindStrays
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.incident.whois import WhoIs
@@ -72,7 +73,7 @@ from controlplane.ports import GrantRoles, Leases, Logins, Meanwhile, Policy, Pr
 from controlplane.testing.clock import FakeClock
 from controlplane.testing.entitlements import LAYOUT
 from controlplane.testing.ids import CountingIds
-from controlplane.testing.issuer import FakeIssuer, trusting
+from controlplane.testing.issuer import SIGNALS, FakeIssuer, trusting
 from controlplane.testing.meanwhile import at_once
 from controlplane.testing.policies import shipped_policy
 from controlplane.testing.spool import FakeSpool
@@ -167,9 +168,10 @@ class FakePlane:
         leases = cast("Leases", _Watched("leases", self.vault.leases, self))
         roles = cast("GrantRoles", _Watched("roles", self.vault.grant_roles, self))
         record = Record(clock=self.clock, ids=self.ids)
-        self.identify = Identify(
-            clock=self.clock, issuers=trusting(self.issuer, clock=self.clock), store=store_, record=record
-        )
+        issuers = trusting(self.issuer, clock=self.clock, signals=(SIGNALS,))
+        self.identify = Identify(clock=self.clock, issuers=issuers, store=store_, record=record)
+        self.hear = HearSignal(clock=self.clock, issuers=issuers, record=record, store=store_)
+        self.heed = HeedSignal(clock=self.clock, record=record, store=store_)
         self.issue = IssueGrant(
             clock=self.clock,
             record=record,

@@ -51,6 +51,7 @@ from controlplane.incident.freezes import ListFreezes
 from controlplane.incident.preview import PreviewSelection
 from controlplane.incident.prove import ProveGone
 from controlplane.incident.report import ReportIncident
+from controlplane.incident.signals import HearSignal, HeedSignal
 from controlplane.incident.strays import FindStrays
 from controlplane.incident.thaw import ThawFreeze
 from controlplane.incident.whois import WhoIs
@@ -128,6 +129,8 @@ class ControlPlane:
     collect: CollectGrant
     review: ReviewGrant
     freeze: FreezeSelection
+    hear: HearSignal
+    heed: HeedSignal
     thaw: ThawFreeze
     freezes: ListFreezes
     preview: PreviewSelection
@@ -426,6 +429,8 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         ),
         review=ReviewGrant(clock=clock, record=record, store=store),
         freeze=FreezeSelection(clock=clock, ids=ids, record=record, store=store),
+        hear=HearSignal(clock=clock, issuers=issuers, record=record, store=store),
+        heed=HeedSignal(clock=clock, record=record, store=store),
         thaw=ThawFreeze(clock=clock, record=record, store=store),
         freezes=ListFreezes(clock=clock, store=store),
         preview=preview,

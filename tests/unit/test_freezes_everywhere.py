@@ -48,6 +48,7 @@ GIVES: Final = {
     "POST /v1/incidents/prove": ("responder", "", "only looks"),
     "POST /v1/whois": ("responder", "", "only looks"),
     "POST /v1/freezes": ("responder", "", "stops"),
+    "POST /v1/signals": ("issuer", "", "stops"),
     "POST /v1/freezes/{id}/thaw": ("responder", "freeze", "lets ask again, and grants nothing"),
 }
 HANDS: Final = {
@@ -122,6 +123,9 @@ class Scene:
 
     def call(self, http: Http, route: str) -> httpx.Response:
         caller, thing, _ = GIVES[route]
+        if caller == "issuer":
+            pushed, said = self.plane.issuer.signal(AGENT), {"Content-Type": "application/secevent+jwt"}
+            return http(self.plane, "POST", "/v1/signals", headers=said, content=pushed.reveal())
         if caller == "agent":
             token = self.plane.issuer.mint(AGENT, jti=f"by {route}")
         else:

@@ -45,6 +45,7 @@ GET  /v1/reviews                      401 401     401   403   403    403      20
 POST /v1/freezes                      401 401     401   403   403    403      403       201      403     403
 GET  /v1/freezes                      401 401     401   403   403    403      403       200      200     200
 POST /v1/freezes/{id}/thaw            401 401     401   403   403    403      403       200      403     403
+POST /v1/signals                      400 400     400   400   400    400      400       400      400     400
 POST /v1/incidents/preview            401 401     401   403   403    403      403       200      403     403
 POST /v1/incidents/cut                401 401     401   403   403    403      403       404      403     403
 POST /v1/incidents/report             401 401     401   403   403    403      403       200      403     200

@@ -5,7 +5,7 @@ gets the same error outside; which check it was is the error's `detail`, for the
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -53,20 +53,16 @@ class Issuer:
         Raises: NotAuthenticatedError: the first check that failed.
         Source: RFC 7519 7.2, RFC 8725 3, OpenID Connect Core 3.1.3.7, SPIFFE JWT-SVID 4.
         """
-        algorithm, kid = self._checked_header(token.header)
-
-        # RFC 8725 3.3 and 3.4: the signature, by a key that this issuer has for this algorithm.
-        if not any(token.signed_by(key) for key in self.keys.candidates(algorithm, kid)):
-            raise NotAuthenticatedError("the signature does not hold under the issuer's key")
+        self.check_signed(token, self.kind.types)
 
         # RFC 7800 3, RFC 9449 7.2, RFC 8705 3: it is good only with a proof that nothing here can check.
         if "cnf" in token.claims:
             raise NotAuthenticatedError("the token is bound to a key (cnf): it is not for whoever bears it")
 
-        subject = _name(token.claims, "sub")  # RFC 7519 4.1.2, OpenID Connect Core 2
+        subject = name_of(token.claims, "sub")  # RFC 7519 4.1.2, OpenID Connect Core 2
         self._checked_origin(token.claims, subject)
         issued, expires = self._checked_times(token.claims, now)
-        jti = _name(token.claims, "jti") if "jti" in token.claims else None  # RFC 7519 4.1.7
+        jti = name_of(token.claims, "jti") if "jti" in token.claims else None  # RFC 7519 4.1.7
         claims, others = sort_out(token.claims, self.kind.claims, self.options.claims)
         single = SingleUse(
             issuer=self.name,
@@ -81,11 +77,22 @@ class Issuer:
             expires_at=expires,
             others=others,
             single_use=single if self.options.replay == "single-use" else None,
-            person=None if self.options.person is None else _name(token.claims, self.options.person),
+            person=None if self.options.person is None else name_of(token.claims, self.options.person),
         )
         self._checked_table(who)
         self.kind.check(who, self.options)
         return who
+
+    def check_signed(self, token: UnverifiedToken, types: frozenset[str]) -> None:
+        """That a key of this issuer signed it, as a token of one of these `types`.
+
+        Raises: NotAuthenticatedError: it did not, or the header asks for what is never done.
+        """
+        algorithm, kid = self._checked_header(token.header, types)
+
+        # RFC 8725 3.3 and 3.4: the signature, by a key that this issuer has for this algorithm.
+        if not any(token.signed_by(key) for key in self.keys.candidates(algorithm, kid)):
+            raise NotAuthenticatedError("the signature does not hold under the issuer's key")
 
     def _checked_table(self, who: VerifiedClaims) -> None:
         """The kind's own claims, each by its shape, and those that must be there."""
@@ -97,12 +104,12 @@ class Issuer:
         if wrong := misshapen(values, table):
             raise NotAuthenticatedError(f"claims are not as a {self.kind.word} issuer writes them: {', '.join(wrong)}")
 
-    def _checked_header(self, header: Mapping[str, JsonValue]) -> tuple[str, str | None]:
+    def _checked_header(self, header: Mapping[str, JsonValue], types: frozenset[str]) -> tuple[str, str | None]:
         """Algorithm and key id."""
         # RFC 7515 4.1.9, RFC 8725 3.11: another type of token is not taken for this one.
         kind = header.get("typ", "JWT")
-        if not isinstance(kind, str) or kind.lower() not in self.kind.types:
-            raise NotAuthenticatedError("the header's typ is neither JWT nor at+jwt")
+        if not isinstance(kind, str) or kind.lower() not in types:
+            raise NotAuthenticatedError("the header's typ is that of another kind of token")
 
         # RFC 8725 3.10, RFC 7515 4.1.11: keys come from configuration only, and no extension is understood.
         if present := sorted(_FORBIDDEN & header.keys()):
@@ -128,20 +135,16 @@ class Issuer:
         elif claims.get("iss") != self.options.url:
             raise NotAuthenticatedError("iss is not the issuer whose key signed")
 
-        # RFC 7519 4.1.3, RFC 8725 3.9, OpenID Connect Core 3.1.3.7 (3): made for us, and for nobody else.
-        audience = claims.get("aud")
-        audiences = audience if isinstance(audience, list) else [audience]
-        if not audiences or not all(isinstance(one, str) and one in self.options.audiences for one in audiences):
-            raise NotAuthenticatedError("aud is missing, not ours, or also somebody else's")
+        check_audience(claims, self.options.audiences)
 
     def _checked_times(self, claims: Mapping[str, JsonValue], now: datetime) -> tuple[datetime, datetime]:
         """When the token was issued and when it expires."""
         # RFC 7519 4.1.4 to 4.1.6: it has begun, it has not ended, and it does not live too long.
         leeway, limit = self.options.leeway, self.options.max_lifetime
         needed = self.kind.claims["iat"].needed
-        issued = _instant(claims, "iat") if needed or "iat" in claims else now - leeway
-        expires = _instant(claims, "exp")
-        begins = _instant(claims, "nbf") if "nbf" in claims else issued
+        issued = instant_of(claims, "iat") if needed or "iat" in claims else now - leeway
+        expires = instant_of(claims, "exp")
+        begins = instant_of(claims, "nbf") if "nbf" in claims else issued
         if expires <= now - leeway:
             raise NotAuthenticatedError(f"the token expired at {expires.isoformat()}")
         if max(issued, begins) > now + leeway:
@@ -159,6 +162,8 @@ def issuer_of(kind: Kind[Any], options: IssuerOptions) -> Issuer:
     for path in options.claims or ():
         if path in kind.claims and (why := kind.claims[path].ignored):
             raise ConfigurationError(f"issuer {options.name}: nothing can be selected by {path}: {why}")
+    if options.signals and kind.by_subject:
+        raise ConfigurationError(f"issuer {options.name}: a {kind.word} issuer has no iss to signal by")
     if options.jwks_file is not None:
         return Issuer(kind=kind, options=options, keys=FileKeys(options.jwks_file, use=kind.key_use))
     fetch = Fetcher(timeout=_FETCH_TIMEOUT, cacert=options.cacert)
@@ -166,7 +171,18 @@ def issuer_of(kind: Kind[Any], options: IssuerOptions) -> Issuer:
     return Issuer(kind=kind, options=options, keys=keys)
 
 
-def _instant(claims: Mapping[str, JsonValue], name: str) -> datetime:
+def check_audience(claims: Mapping[str, JsonValue], ours: Collection[str]) -> None:
+    """That it was made for us, and for nobody else. Raises: NotAuthenticatedError: it was not.
+
+    Source: RFC 7519 4.1.3, RFC 8725 3.9, OpenID Connect Core 3.1.3.7 (3).
+    """
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if not audiences or not all(isinstance(one, str) and one in ours for one in audiences):
+        raise NotAuthenticatedError("aud is missing, not ours, or also somebody else's")
+
+
+def instant_of(claims: Mapping[str, JsonValue], name: str) -> datetime:
     """A NumericDate of whole seconds. A string, a boolean or a fraction is refused though some parsers take it."""
     value = claims.get(name)
     if type(value) is not int or not 0 <= value <= _LAST_SECOND:
@@ -174,7 +190,7 @@ def _instant(claims: Mapping[str, JsonValue], name: str) -> datetime:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _name(claims: Mapping[str, JsonValue], name: str) -> str:
+def name_of(claims: Mapping[str, JsonValue], name: str) -> str:
     """Text that logs, terminals and databases can hold: one line, nothing invisible, no half characters."""
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:

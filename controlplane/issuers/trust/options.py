@@ -37,6 +37,8 @@ class IssuerOptions(BaseModel):
     person: str | None = None
     """The claim that says who is behind a token whichever issuer signed it, such as `email`: it must be there then.
     Nobody agrees with himself by way of a second identity."""
+    signals: tuple[str, ...] = ()
+    """Audiences of its security event tokens (RFC 8417); without any, nothing is believed that it signals."""
     jwks_file: Path | None = None
     """A key set on this machine instead of discovery; read anew when it changes."""
     jwks_uri: str | None = None
