@@ -88,15 +88,16 @@ class HeedSignal:
 
     def _freeze(self, signal: Signal) -> Freeze:
         now = self.clock.now()
+        ends = now + signal.over_in
         return Freeze(
             id=_freeze_id(signal),
             selection=str(frozen_by(signal)),
-            message="Your issuer says that your session is over; log in anew, or ask a responder.",
+            message=f"Your issuer says that your session is over: log in anew and ask after {ends:%Y-%m-%d %H:%M:%S}Z.",
             reason=f"session-revoked, signal {signal.id}",
             issuer=signal.issuer,
             subject="security-events",
             created_at=now,
-            expires_at=now + signal.over_in,
+            expires_at=ends,
         )
 
 
