@@ -1,6 +1,8 @@
 """How a running cut is followed: by server-sent events, and by a command whose exit status says how it went (P10)."""
 
 import json
+import re
+import threading
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from pathlib import Path
@@ -150,3 +152,28 @@ def test_a_control_plane_that_is_away_for_a_while_is_waited_for(
     monkeypatch.setattr(cutting.time, "sleep", next_look)
     told = run("watch", ID)
     assert (told.exit_code, "Verified gone: all 2." in told.stderr) == (0, True), told.output
+
+
+def test_a_bar_shows_how_many_are_gone_how_fast_what_resists_and_how_long_it_takes_yet(
+    server: Canned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [seen(waiting=4), seen(verified=1, ending=3), seen(verified=2, ending=1, residual=1)]
+    last = seen(verified=3, residual=1)
+    pause = threading.Event()
+
+    def next_look(seconds: float) -> None:
+        del seconds
+        pause.wait(0.02)  # there is no speed without time
+        server.answers[f"GET /v1/incidents/{ID}"] = (200, looks.pop(0) if looks else last)
+
+    monkeypatch.setattr(cutting.time, "sleep", next_look)
+    monkeypatch.setattr(cutting, "_PATIENCE", 0.5)
+    next_look(0)
+    assert "/4" not in run("watch", ID).output  # nobody looks at a bar in a file
+
+    looks[:] = [seen(waiting=4), seen(verified=1, ending=3), seen(verified=2, ending=1, residual=1)]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    next_look(0)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", run("watch", ID).stderr)
+    assert re.search(r"3/4 +\d+/s 1 resist +\d:\d\d:\d\d", shown), shown
