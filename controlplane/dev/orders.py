@@ -15,8 +15,6 @@ MANAGER = "shorthold_manager"
 
 _ROLE = sql.SQL("CREATE ROLE {} LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS INHERIT")
 _SETTINGS = (
-    # It may act as the group roles it creates, and drop what their members leave behind.
-    "ALTER ROLE shorthold_manager SET createrole_self_grant = 'set, inherit'",
     # Stretching is for passwords that people choose; a random one of 20 characters needs none, and logs in faster.
     "ALTER ROLE shorthold_manager SET scram_iterations = 1",
     # Its statements carry the passwords that it gives: they are seen in no log and in nobody's pg_stat_activity.

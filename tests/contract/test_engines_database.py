@@ -533,8 +533,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_the_management_user_needs_no_settings_of_its_own(bench: Bench) -> None:
-    """Self-grant and cheap hashing are asked for by the statements, so any PostgreSQL 16 will do."""
-    bench.run("ALTER ROLE shorthold_manager RESET createrole_self_grant")
+    """Cheap hashing is asked for by the statements, so any PostgreSQL 16 will do."""
     bench.run("ALTER ROLE shorthold_manager RESET scram_iterations")
     try:
         bench.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shorthold_manager'")
@@ -549,7 +548,6 @@ def test_the_management_user_needs_no_settings_of_its_own(bench: Bench) -> None:
         bench.revoke(login.lease)
         assert not bench.exists(login.user)
     finally:
-        bench.run("ALTER ROLE shorthold_manager SET createrole_self_grant = 'set, inherit'")
         bench.run("ALTER ROLE shorthold_manager SET scram_iterations = 1")
 
 

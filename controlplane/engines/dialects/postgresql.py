@@ -52,16 +52,18 @@ _VERBS: Final = {
 # one table at the same time fail with "tuple concurrently updated".
 _LOCK = int.from_bytes(hashlib.sha256(b"shorthold group roles").digest()[:8], signed=True)
 
-# The commit waits for the disk: a login that a crash took half a second later would leave its grant active. The
-# self-grant lets the management user drop what the login may come to own. A random password needs no stretching,
-# and SCRAM's 4096 rounds would cost more than everything else together. The login inherits the group's privileges
-# but cannot become it (SET FALSE), so that nothing it makes is the group's. Whoever makes a new revision's group
-# also drops those of older revisions that have no member left, so that they do not pile up.
+# The commit waits for the disk: a login that a crash took half a second later would leave its grant active. A random
+# password needs no stretching, and SCRAM's 4096 rounds would cost more than everything else together. The login
+# inherits the group's privileges but cannot become it (SET FALSE), so that nothing it makes is the group's. Whoever
+# makes a new revision's group also drops those of older revisions that have no member left, so that they do not pile
+# up: the self-grant lets the management user do that. It gets none of the logins, although their revocation may need
+# one: PostgreSQL goes through all roles that somebody is a member of whenever he makes, changes or drops one, and
+# with a self-grant of each login, two thousand of them made the next one several times as slow.
 _CREATION = """DO $shorthold$
 DECLARE
   stale name;
 BEGIN
-  SET LOCAL createrole_self_grant = 'set, inherit';
+  SET LOCAL createrole_self_grant = '';
   SET LOCAL scram_iterations = 1;
   <rows>FOR attempt IN 1..2 LOOP
     EXIT WHEN EXISTS (
@@ -73,7 +75,9 @@ BEGIN
     END IF;
     PERFORM pg_catalog.pg_advisory_xact_lock(<lock>);
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '<group>') THEN
+      SET LOCAL createrole_self_grant = 'set, inherit';
       CREATE ROLE "<group>" NOLOGIN;
+      SET LOCAL createrole_self_grant = '';
     END IF;
     IF NOT pg_catalog.has_database_privilege('<group>', current_database(), 'CONNECT') THEN
       EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), '<group>');
@@ -131,7 +135,7 @@ COMMENT ON ROLE "{{name}}" IS '<rows>'"""
 
 # The same settings, for the same reasons.
 _PROBER: Final = (
-    "SET LOCAL createrole_self_grant = 'set, inherit'",
+    "SET LOCAL createrole_self_grant = ''",
     "SET LOCAL scram_iterations = 1",
     "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' CONNECTION LIMIT 10",
 )
@@ -173,6 +177,7 @@ COMMIT AND CHAIN;
 DO $shorthold$
 DECLARE
   who CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
+  holder name;
 BEGIN
   SET LOCAL lock_timeout = '5s';
   FOR attempt IN 1..1000 LOOP
@@ -186,8 +191,20 @@ BEGIN
     ));
     PERFORM pg_catalog.pg_sleep(0.005);
   END LOOP;
-  IF who IS NOT NULL THEN
+  FOR holder IN -- of what it owns, or was given by another login: only who inherits from them may drop that
+    SELECT DISTINCT pg_catalog.pg_get_userbyid(owned.refobjid)
+    FROM pg_catalog.pg_shdepend AS its JOIN pg_catalog.pg_shdepend AS owned USING (dbid, classid, objid)
+      JOIN pg_catalog.pg_auth_members AS held ON held.roleid = owned.refobjid AND held.admin_option
+    WHERE its.refclassid = 'pg_catalog.pg_authid'::regclass AND its.refobjid = who
+      AND owned.refclassid = its.refclassid AND (owned.deptype = 'o' OR owned.refobjid = who)
+      AND held.member = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+  LOOP
+    EXECUTE pg_catalog.format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET FALSE', holder);
+  END LOOP;
+  IF FOUND THEN
     DROP OWNED BY "{{name}}";
+  END IF;
+  IF who IS NOT NULL THEN
     DROP ROLE "{{name}}";
   END IF;
 END $shorthold$"""
