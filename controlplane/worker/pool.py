@@ -17,6 +17,8 @@ from controlplane.worker.pace import Pace, Turns
 _FORGET_EVERY = timedelta(minutes=1)
 _FORGET_AFTER = timedelta(minutes=5)
 """More than clocks of replicas may differ: one that is behind still takes a token that this one calls expired."""
+_ROUNDS_END = timedelta(seconds=10)
+"""A round that is under way uses the store, which is closed after us. One that takes longer loses its connections."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -111,9 +113,11 @@ class Worker:
         self._stopping.set()
         for lane in self._lanes:
             lane.ask_to_stop()
-        self._scheduler.shutdown(wait=False)
+        rounds = threading.Thread(target=self._scheduler.shutdown, kwargs={"wait": True}, daemon=True)
+        rounds.start()
         for lane in self._lanes:
             lane.join()
+        rounds.join(_ROUNDS_END.total_seconds())
 
     def _begin(self) -> None:
         """Do what is done once at the start, as soon as it can be done."""

@@ -203,6 +203,27 @@ def test_stopping_finishes_what_is_at_hand_and_leaves_the_rest_in_the_store(stor
     assert len(store.claim_due(clock.now(), limit=10, hold=SOON)) == 4
 
 
+def test_stopping_waits_for_a_round_that_is_under_way_because_the_store_is_closed_next(
+    store: FakeStore, clock: FakeClock
+) -> None:
+    begun, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def reconcile() -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+        ended.set()
+
+    worker = Worker(
+        store=store, clock=clock, reap=_Reaped(store), tick=NEVER, threads=1, hold=timedelta(minutes=1),
+        reconcile=reconcile, every=SOON,
+    )  # fmt: skip
+    worker.start()
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.2, gate.set).start()
+    worker.stop()
+    assert ended.is_set()
+
+
 def test_a_worker_with_nothing_to_do_stops_at_once(store: FakeStore, clock: FakeClock) -> None:
     worker = _worker(store, clock, _Reaped(store), tick=NEVER, threads=4)
     worker.start()
