@@ -21,6 +21,8 @@ _PATIENCE = 5.0
 """Seconds that another process may keep the file locked."""
 _READERS = 48
 """As many as the HTTP door has threads, those kept for ending access included: no reader waits for another."""
+_PAGES = 500
+"""KiB that each reader keeps in memory. Pages of a file that is read a lot are in the system's cache anyway, once."""
 
 
 def open_file(path: Path) -> tuple[Engine, "Writer"]:
@@ -72,6 +74,7 @@ def _engine(path: Path, *, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_PATIENCE,
+        pool_use_lifo=True,  # few are ever used where few are enough
         paramstyle="named",
     )
 
@@ -83,6 +86,7 @@ def _for_writing(connection: sqlite3.Connection, _: object) -> None:
 
 def _for_reading(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA cache_size = -{_PAGES}")
 
 
 def _for_evidence(connection: sqlite3.Connection, _: object) -> None:
