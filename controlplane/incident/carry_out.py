@@ -21,7 +21,7 @@ _BATCH = 100
 """Ends that one transaction saves: others write in between."""
 _RANK = {Risk.HIGH: timedelta(seconds=2), Risk.MEDIUM: timedelta(seconds=1), Risk.LOW: timedelta(0)}
 """By how much sooner it is due than others: the worker takes what is due longest."""
-_TO_END = timedelta(milliseconds=9)
+_TO_END = timedelta(milliseconds=11)
 """About what it takes until one login has ended at a database: proofs begin when all have, for each delays an end."""
 
 log = structlog.stdlib.get_logger(__name__)

@@ -102,8 +102,9 @@ from controlplane.world import RandomIds, SystemClock, Threads
 _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
 _LOOK = timedelta(seconds=2)
-_ASKING = 8
-"""Wishes of a cut that are on their way to Vault at once; more of them make nothing faster."""
+_ASKING = 3
+"""Wishes of a cut that are on their way to Vault at once: Vault ends one login of a database after the other, and what
+it is told sooner than it can begin with takes from it the processor for ending."""
 _ROUND = timedelta(seconds=30)
 """How long a round of the reconciler may take before another replica begins one."""
 
