@@ -28,14 +28,17 @@ _QUESTION = """
 """
 
 
-# Members of group roles of ours, but for the management user, who may grant them on.
+# Members of group roles of ours, but for the management user, who may grant them on. Sessions are
+# counted once for all logins, and not anew for each of thousands.
 # Source: PostgreSQL docs, pg_auth_members; every login may read it.
 _ROSTER = """
     SELECT member.rolname, grouped.rolname, nullif(member.rolvaliduntil, 'infinity'),
-           (SELECT count(*) FROM pg_catalog.pg_stat_activity AS activity WHERE activity.usesysid = member.oid)
+           coalesce(open.sessions, 0)
       FROM pg_catalog.pg_auth_members AS held
       JOIN pg_catalog.pg_roles AS grouped ON grouped.oid = held.roleid
       JOIN pg_catalog.pg_roles AS member ON member.oid = held.member
+      LEFT JOIN (SELECT usesysid, count(*) AS sessions FROM pg_catalog.pg_stat_activity GROUP BY usesysid) AS open
+             ON open.usesysid = member.oid
      WHERE grouped.rolname ~ %(groups)s AND NOT grouped.rolcanlogin AND NOT held.admin_option
        AND NOT member.rolcreaterole
      ORDER BY 1, 2
@@ -45,8 +48,10 @@ _ROSTER = """
 # Whoever is named as Vault names what it makes for roles of ours, in a group or not; but for our own probers.
 _NAMED = """
     SELECT member.rolname, nullif(member.rolvaliduntil, 'infinity'),
-           (SELECT count(*) FROM pg_catalog.pg_stat_activity AS activity WHERE activity.usesysid = member.oid)
+           coalesce(open.sessions, 0)
       FROM pg_catalog.pg_roles AS member
+      LEFT JOIN (SELECT usesysid, count(*) AS sessions FROM pg_catalog.pg_stat_activity GROUP BY usesysid) AS open
+             ON open.usesysid = member.oid
      WHERE member.rolcanlogin AND member.rolname ~ %(named)s AND member.rolname !~ %(probers)s
      ORDER BY 1
 """
