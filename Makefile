@@ -42,7 +42,7 @@ test-replicas: $(READY) ## Run the stories with control planes of two processes 
 
 siege: $(READY) ## Kill leaders and servers amid many revocations, and cut lines for long: ROUNDS=20 (hours)
 	@SIEGE_ROUNDS=$(or $(ROUNDS),20) SIEGE_GRANTS=$(or $(GRANTS),1000) SIEGE_KILLS=$(or $(KILLS),50) \
-	  SIEGE_OUTAGES=$(or $(OUTAGES),5,60,600) $(BIN)/python -m pytest -p no:randomly -rP \
+	  SIEGE_BULK=$(or $(BULK),20) SIEGE_OUTAGES=$(or $(OUTAGES),5,60,600) $(BIN)/python -m pytest -p no:randomly -rP \
 	  tests/e2e/test_faults_cluster.py tests/e2e/test_faults_lost_track.py tests/e2e/test_faults_answers.py \
 	  -k "amid or killed_while_it_revoked or leader_that_is_killed"
 
