@@ -13,7 +13,7 @@ from controlplane.audit.record import Record
 from controlplane.engines import engines, places
 from controlplane.grants.anew import DecideAnew
 from controlplane.grants.approve import ApproveGrant
-from controlplane.grants.ask_to_end import AskToEnd
+from controlplane.grants.ask_to_end import AskAhead, AskToEnd
 from controlplane.grants.canary import TryRevision
 from controlplane.grants.collect import CollectGrant
 from controlplane.grants.deny import DenyGrant
@@ -103,7 +103,7 @@ _MEANWHILE = 48
 """As many threads as the HTTP door has: no request that issues waits for another."""
 _LOOK = timedelta(seconds=2)
 _ASKING = 3
-"""Wishes of a cut that are on their way to Vault at once: Vault ends one login of a database after the other, and what
+"""Wishes that are on their way to Vault at once: Vault ends one login of a database after the other, and what
 it is told sooner than it can begin with takes from it the processor for ending."""
 _ROUND = timedelta(seconds=30)
 """How long a round of the reconciler may take before another replica begins one."""
@@ -268,8 +268,16 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
         hold=_ROUND,
         sweep=_nothing if own_roles is None else SweepRoles(record=record, store=store, leases=leases, roles=own_roles),
     )
-    undo = UndoRenewal(clock=clock, record=record, store=store, leases=leases)
-    reap = ReapGrant(clock=clock, record=record, store=store, logins=logins, spool=spool, revoke=revoke, undo=undo)
+    reap = ReapGrant(
+        clock=clock,
+        record=record,
+        store=store,
+        logins=logins,
+        spool=spool,
+        revoke=revoke,
+        undo=UndoRenewal(clock=clock, record=record, store=store, leases=leases),
+    )
+    ask = AskToEnd(store=store, leases=leases, hands=lambda: pace.of(_ASKING))
     entitlements = Catalog(settings.roles, layout, clock, issuers=known(settings.issuers), access=access)
     watching = None if settings.drift.every == "off" else settings.drift.every
     worker = Worker(
@@ -296,8 +304,9 @@ def wire(settings: Settings, *, machine: Clock | None = None) -> ControlPlane:
             clock=clock,
             record=record,
             store=store,
-            ask=AskToEnd(store=store, leases=leases, hands=lambda: pace.of(_ASKING)),
+            ask=ask,
         ),
+        ask_ahead=AskAhead(store=store, ask=ask),
         pace=pace,
         watch=None
         if watching is None

@@ -51,6 +51,7 @@ class Worker:
         end_unclaimed: Callable[[], object] | None = None,
         begin: Callable[[], object] | None = None,
         carry_out: Callable[[], int] | None = None,
+        ask_ahead: Callable[[], int] | None = None,
         pace: Pace | None = None,
         watch: Callable[[], object] | None = None,
         watch_every: timedelta = timedelta(minutes=5),
@@ -58,7 +59,7 @@ class Worker:
         self._store, self._clock, self._tick = store, clock, tick
         self._compare, self._every = reconcile, every
         self._save_unsaved, self._end_unclaimed = save_unsaved, end_unclaimed
-        self._unbegun, self._cuts = begin, carry_out
+        self._unbegun, self._cuts, self._ahead = begin, carry_out, ask_ahead
         self._watch, self._watch_every = watch, watch_every
         self._stopping = threading.Event()
         first, again = (
@@ -89,6 +90,8 @@ class Worker:
             self._scheduler.add_job(self._begin, "interval", seconds=self._tick.total_seconds())
         if self._cuts is not None:
             self._scheduler.add_job(self._carry_out, "interval", seconds=self._tick.total_seconds())
+        if self._ahead is not None:
+            self._scheduler.add_job(self._ask_ahead, "interval", seconds=self._tick.total_seconds())
         if self._compare is not None:
             self._scheduler.add_job(self._reconcile, "interval", seconds=self._every.total_seconds())
         if self._watch is not None:
@@ -133,6 +136,10 @@ class Worker:
         """Save that what responders cut ends; how it ends is the lanes' matter."""
         if self._tried(self._cuts, "worker_cannot_carry_out_cuts"):
             self.wake()
+
+    def _ask_ahead(self) -> None:
+        """Ask for the end of what the lanes will only come to later."""
+        self._tried(self._ahead, "worker_cannot_ask_ahead")
 
     def _reconcile(self) -> None:
         """Compare Vault with the store, if it is this replica's turn; it may take its time, in a thread of its own."""

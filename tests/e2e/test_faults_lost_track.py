@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_what_a_server_that_was_killed_while_it_revoked_left_alive_is_ended(
 def _kill_amid_bulk(stack: Stack, plane: ServedPlane, seer: Witness, line: Relay) -> None:
     with plane.agent(AGENT) as agent:
         with ThreadPoolExecutor(4) as hands:
-            grants = list(hands.map(lambda _: granted(plane, agent), range(BULK)))
+            grants = list(hands.map(granted, repeat(plane, BULK), repeat(agent)))
         held = line.hold(ENDING)
         for one in grants:
             agent.finish(one.id)

@@ -154,6 +154,27 @@ def test_p6_what_could_not_be_saved_is_saved_first_and_tried_again_at_every_tick
     assert tries[0] == 0
 
 
+def test_while_it_cannot_ask_ahead_it_proves_all_the_same_and_asks_at_the_next_tick(
+    store: FakeStore, clock: FakeClock
+) -> None:
+    _add(store, 1)
+    reaped, tries = _Reaped(store), list[int]()
+
+    def ask_ahead() -> int:
+        tries.append(1)
+        raise StoreUnavailableError("the disk is full")
+
+    worker = Worker(
+        store=store, clock=clock, reap=reaped, tick=SOON, threads=1, hold=timedelta(minutes=1), ask_ahead=ask_ahead,
+    )  # fmt: skip
+    with capture_logs():
+        worker.start()
+        try:
+            _until(lambda: len(tries) > 2 and reaped.ids == [_id(1)])
+        finally:
+            worker.stop()
+
+
 def test_two_workers_never_act_on_the_same_grant(store: FakeStore, clock: FakeClock) -> None:
     numbers = range(1, 41)
     for number in numbers:
