@@ -36,7 +36,7 @@ def _burst(way: Way, size: int) -> Slice:
     watch = way.watch()
     agents = [way.agent() for _ in range(min(size, _HANDS))]
     try:
-        shares = [[agent.ask() for _ in range(first, size, len(agents))] for first, agent in enumerate(agents)]
+        shares = [_asked(agent, len(range(first, size, len(agents)))) for first, agent in enumerate(agents)]
         laps: list[Lap] = []
         errors: list[str] = []
         start = threading.Barrier(len(agents) + 1)
@@ -69,6 +69,11 @@ def _burst(way: Way, size: int) -> Slice:
         for agent in agents:
             agent.close()
         watch.close()
+
+
+def _asked(agent: Agent, grants: int) -> list[Held]:
+    agent.prepare(grants)
+    return [agent.ask() for _ in range(grants)]
 
 
 def _finish(
