@@ -20,8 +20,8 @@ from controlplane.ports import Leases, Store
 
 _MANY: Final = 32
 """Grants that end at a time: fewer are proved gone before another call would have made a difference."""
-_PAGE: Final = 200
-_PAGES: Final = 5
+_MOST: Final = 1_000
+"""Grants that are looked at: as these end, the others come into view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +68,13 @@ class AskAhead:
 
     def __call__(self) -> int:
         """For how many it asked; 0 where few are ending, or a cut asks already. Raises: StoreUnavailableError."""
-        ending = self._ending()
+        if self.store.cuts(running=True, limit=1):
+            return 0
+        ending = self.store.grants(states=[State.REVOKING], limit=_MOST)
         self._asked.intersection_update(grant.id for grant in ending)
-        if len(ending) < _MANY or self.store.cuts(running=True, limit=1):
+        if len(ending) < _MANY:
             return 0
         asked = [grant for grant in ending if grant.id not in self._asked]
         if self.ask(asked):
             self._asked.update(grant.id for grant in asked)
         return len(asked)
-
-    def _ending(self) -> Sequence[Grant]:
-        ending: list[Grant] = []
-        for _ in range(_PAGES):
-            last = ending[-1].id if ending else None
-            page = self.store.grants(states=[State.REVOKING], before=last, limit=_PAGE)
-            ending += page
-            if len(page) < _PAGE:
-                break
-        return ending

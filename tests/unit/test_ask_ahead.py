@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 
 from controlplane.grants.ask_to_end import AskAhead, AskToEnd
+from controlplane.model.access import Role, Standing
 from controlplane.model.errors import VaultUnavailableError
 from controlplane.model.grant import Grant, TaskId, Why
 from controlplane.model.lease import LeaseId
@@ -67,6 +68,16 @@ def test_of_many_that_end_each_lease_is_asked_for_once_before_any_is_proved(plan
 
 def test_few_that_end_are_the_worker_s_alone(plane: FakePlane, vault: Asked) -> None:
     finished(plane, MANY - 1)
+    assert ahead(plane, vault)() == 0
+    assert vault.leases == []
+
+
+def test_while_a_cut_asks_nobody_else_does(plane: FakePlane, vault: Asked) -> None:
+    plane.ask(task=TaskId("T-cut"))
+    finished(plane, MANY)
+    responder = Standing(roles=frozenset({Role.RESPONDER}))
+    shown = plane.preview(plane.agent("ann"), responder, "task=T-cut")
+    plane.cut(plane.agent("ann"), responder, shown.digest or "", incident="INC-7", reason="key leaked")
     assert ahead(plane, vault)() == 0
     assert vault.leases == []
 
